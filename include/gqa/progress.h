@@ -1,0 +1,15 @@
+// How long work tells what it has done.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string_view>
+
+namespace gqa {
+
+/// Called now and then from the thread that called the library: `done` of `total` units of `what`.
+/// May be empty. May throw (an Error of kind interrupted, say): the work then stops, leaves nothing
+/// half-written behind, and the exception reaches the caller.
+using Progress = std::function<void(std::string_view what, int64_t done, int64_t total)>;
+
+}  // namespace gqa

@@ -1,0 +1,54 @@
+// JSON files, checked: errors name the file and the field.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace gqa {
+
+/// Key order is kept, so that what we write back differs only where we changed it.
+using Json = nlohmann::ordered_json;
+
+/// Parses JSON. Throws Error (bad_data): not JSON, a key given twice, nested deeper than 64 levels.
+Json parse_json(std::string_view text, const std::filesystem::path& file);
+/// The same for a file's content. Also throws Error (no_input, io).
+Json read_json(const std::filesystem::path& file);
+
+/// Reads fields of a JSON object; every failure is an Error (bad_data) that names file and field, what
+/// was expected and what came. Absent and null are the same.
+class JsonFields {
+ public:
+  /// `at`: where the object stands, e.g. "rope_scaling"; empty for the top. Throws Error (bad_data)
+  /// where `object` is not an object. Keeps references to both.
+  JsonFields(const Json& object, const std::filesystem::path& file, std::string at = {});
+
+  bool has(std::string_view key) const;
+  const Json& get(std::string_view key) const;  ///< must be there
+  int64_t integer(std::string_view key, int64_t low, int64_t high) const;
+  std::optional<int64_t> maybe_integer(std::string_view key, int64_t low, int64_t high) const;
+  double number(std::string_view key, double low, double high) const;
+  std::optional<double> maybe_number(std::string_view key, double low, double high) const;
+  std::string string(std::string_view key) const;
+  std::optional<std::string> maybe_string(std::string_view key) const;
+  bool boolean(std::string_view key, bool absent) const;
+  JsonFields object(std::string_view key) const;  ///< must be there
+  /// One integer, or a list of them; empty where absent.
+  std::vector<int64_t> integers(std::string_view key, int64_t low, int64_t high) const;
+
+  /// "FILE: field `rope_scaling.factor`"
+  std::string where(std::string_view key) const;
+  const std::filesystem::path& file() const { return *file_; }
+  const Json& json() const { return *object_; }
+
+ private:
+  const Json* object_;
+  const std::filesystem::path* file_;
+  std::string at_;
+};
+
+}  // namespace gqa
