@@ -28,8 +28,8 @@ struct Mask {
   bool causal = true;  ///< keys at positions up to p; false: all keys
 };
 
-/// One sequence. q_heads / kv_heads query heads share a KV head, contiguously: query head h reads KV
-/// head h / (q_heads / kv_heads).
+/// One sequence. q_heads / kv_heads query heads share a KV head, contiguously: query head h reads
+/// KV head h / (q_heads / kv_heads).
 struct AttendItem {
   AnyView<3> q;  ///< [q_len, q_heads, head_dim]
   Kv kv;
@@ -41,12 +41,13 @@ struct AttendItem {
 };
 
 struct AttendOptions {
-  std::optional<float> scale;  ///< none: 1 / sqrt(head_dim)
-  Mask mask;
+  std::optional<float> scale = {};  ///< none: 1 / sqrt(head_dim)
+  Mask mask = {};
 };
 
-/// out = softmax(scale * q k^T, masked) v, per query head; f32 accumulation, online softmax over key
-/// blocks (Milakov and Gimelshein 2018; Dao et al. 2022), heads shared as in Ainslie et al. 2023.
+/// out = softmax(scale * q k^T, masked) v, per query head; f32 accumulation, online softmax over
+/// key blocks (Milakov and Gimelshein 2018; Dao et al. 2022), heads shared as in Ainslie et al.
+/// 2023.
 ///
 /// Any mix of f32, f16 and bf16; any q_heads that is a multiple of kv_heads; any head sizes; empty
 /// sequences. What a row computes depends on its own visible keys alone: results are bit-identical

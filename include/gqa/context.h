@@ -9,8 +9,8 @@
 namespace gqa {
 
 struct ContextOptions {
-  int threads = 0;  ///< 0: default_threads()
-  std::string isa;  ///< one of available_isas(); empty: the best
+  int threads = 0;       ///< 0: default_threads()
+  std::string isa = {};  ///< one of available_isas(); empty: the best
 };
 
 /// Owns a thread pool, the kernels of one instruction set, and scratch memory that only grows: a

@@ -26,7 +26,8 @@ inline uint16_t f32_to_f16(float f) {
   const uint32_t bits = std::bit_cast<uint32_t>(f);
   const uint16_t sign = static_cast<uint16_t>(bits >> 16 & 0x8000u);
   const uint32_t magnitude = bits & 0x7fffffffu;
-  if (magnitude > 0x7f800000u) return sign | 0x7e00u | static_cast<uint16_t>(magnitude >> 13 & 0x3ffu);
+  if (magnitude > 0x7f800000u)
+    return sign | 0x7e00u | static_cast<uint16_t>(magnitude >> 13 & 0x3ffu);
   if (magnitude >= 0x477ff000u) return sign | 0x7c00u;  // rounds to 2^16 or is infinite
   if (magnitude < 0x38800000u) {                        // below 2^-14: subnormal, in units of 2^-24
     // Adding 0.5 puts the unit of the sum at 2^-24, so the addition itself rounds to nearest even.
@@ -37,7 +38,9 @@ inline uint16_t f32_to_f16(float f) {
   return sign | static_cast<uint16_t>((magnitude - 0x38000000u + 0xfffu + odd) >> 13);
 }
 
-inline float bf16_to_f32(uint16_t h) { return std::bit_cast<float>(static_cast<uint32_t>(h) << 16); }
+inline float bf16_to_f32(uint16_t h) {
+  return std::bit_cast<float>(static_cast<uint32_t>(h) << 16);
+}
 
 inline uint16_t f32_to_bf16(float f) {
   const uint32_t bits = std::bit_cast<uint32_t>(f);

@@ -22,8 +22,8 @@ char32_t utf8_decode(std::string_view text, size_t at);
 /// Appends a code point.
 void utf8_append(std::string& text, char32_t code_point);
 
-/// A file's whole content. Throws Error: no_input, io, and bad_data where it is not UTF-8 (naming the
-/// offset).
+/// A file's whole content. Throws Error: no_input, io, and bad_data where it is not UTF-8 (naming
+/// the offset).
 std::string read_text(const std::filesystem::path& path);
 
 }  // namespace gqa

@@ -3,8 +3,8 @@
 namespace gqa {
 namespace {
 
-/// Waits until `value` is no longer `old`: spins for a moment, since loops follow each other closely,
-/// then sleeps.
+/// Waits until `value` is no longer `old`: spins for a moment, since loops follow each other
+/// closely, then sleeps.
 template <typename T>
 void wait_for_change(const std::atomic<T>& value, T old) {
   for (int i = 0; i < 2000; ++i) {

@@ -13,8 +13,8 @@
 
 namespace gqa {
 
-/// Runs loops over n_threads threads, the caller's among them. Allocates nothing after construction.
-/// Thread-safety: one loop at a time; loops do not nest.
+/// Runs loops over n_threads threads, the caller's among them. Allocates nothing after
+/// construction. Thread-safety: one loop at a time; loops do not nest.
 class ThreadPool {
  public:
   explicit ThreadPool(int n_threads);
@@ -29,7 +29,8 @@ class ThreadPool {
   template <typename Body>
   void parallel_for(int64_t n, Body&& body) {
     using Plain = std::remove_reference_t<Body>;
-    run(n, [](void* b, int64_t index, int thread) { (*static_cast<Plain*>(b))(index, thread); },
+    run(
+        n, [](void* b, int64_t index, int thread) { (*static_cast<Plain*>(b))(index, thread); },
         const_cast<std::remove_const_t<Plain>*>(&body));
   }
 
@@ -46,8 +47,8 @@ class ThreadPool {
   void* body_ = nullptr;
   int64_t n_ = 0;
   std::atomic<int64_t> next_{0};
-  std::atomic<int> busy_{0};         ///< workers that have not finished this loop
-  std::atomic<uint32_t> epoch_{0};   ///< counts loops
+  std::atomic<int> busy_{0};        ///< workers that have not finished this loop
+  std::atomic<uint32_t> epoch_{0};  ///< counts loops
   std::atomic<bool> stop_{false};
   std::mutex error_mutex_;
   std::exception_ptr error_;

@@ -1,1 +1,100 @@
-// to be written
+// Compiles the kernel bodies once per instruction set and collects their tables.
+#include "kernels/kernels.h"
+
+#include <array>
+#include <cmath>
+#include <limits>
+
+// SSSE3 and AVX3_DL would add nothing to these kernels but compile time; SVE has no vectors of a
+// size known to the compiler, which register tiles need.
+#ifndef HWY_DISABLED_TARGETS
+#define HWY_DISABLED_TARGETS \
+  (HWY_SSSE3 | HWY_AVX3_DL | HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128)
+#endif
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/kernels.cpp"
+#include "hwy/foreach_target.h"
+// These come after foreach_target.h and in this order.
+#include "kernels/codec-inl.h"
+//
+#include "kernels/attention-inl.h"
+#include "kernels/few_rows-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace gqa::kernels::HWY_NAMESPACE {
+
+constexpr std::string_view IsaName() {
+  switch (HWY_TARGET) {
+    case HWY_AVX3:
+      return "avx512";
+    case HWY_AVX2:
+      return "avx2";
+    case HWY_SSE4:
+      return "sse4";
+    case HWY_NEON:
+      return "neon";
+    default:
+      return "generic";
+  }
+}
+
+const Table* GetTable() {
+  static constexpr Table table = {
+      .isa = IsaName(),
+      .decode = Decode,
+      .encode = Encode,
+      .all_finite = AllFinite,
+      .score = Score,
+      .softmax = Softmax,
+      .accumulate = Accumulate,
+      .merge = Merge,
+      .few_rows = FewRows,
+  };
+  return &table;
+}
+
+}  // namespace gqa::kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace gqa::kernels {
+namespace {
+
+struct Tables {
+  std::array<const Table*, 8> list{};
+  size_t count = 0;
+
+  Tables() {
+    const int64_t supported = hwy::SupportedTargets();
+    const auto add = [&](int64_t target, const Table* table) {
+      if (supported & target) list[count++] = table;
+    };
+#if HWY_TARGETS & HWY_AVX3
+    add(HWY_AVX3, N_AVX3::GetTable());
+#endif
+#if HWY_TARGETS & HWY_AVX2
+    add(HWY_AVX2, N_AVX2::GetTable());
+#endif
+#if HWY_TARGETS & HWY_SSE4
+    add(HWY_SSE4, N_SSE4::GetTable());
+#endif
+#if HWY_TARGETS & HWY_NEON
+    add(HWY_NEON, N_NEON::GetTable());
+#endif
+#if HWY_TARGETS & HWY_EMU128
+    add(~int64_t{0}, N_EMU128::GetTable());
+#elif HWY_TARGETS & HWY_SCALAR
+    add(~int64_t{0}, N_SCALAR::GetTable());
+#endif
+  }
+};
+
+}  // namespace
+
+std::span<const Table* const> tables() {
+  static const Tables tables;
+  return {tables.list.data(), tables.count};
+}
+
+}  // namespace gqa::kernels
+#endif  // HWY_ONCE

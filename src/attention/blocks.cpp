@@ -1,0 +1,77 @@
+#include "attention/blocks.h"
+
+#include <algorithm>
+
+#include "core/half.h"
+#include "kv/pages.h"
+
+namespace gqa {
+namespace {
+
+using kernels::key_block;
+
+/// Copies [token s, head, :] of a paged strided array as f32.
+void read_row(const kernels::Table& kernels, const AnyView<4>& x, std::span<const int32_t> pages,
+              int64_t s, int64_t head, float* out) {
+  const int64_t logical = s / x.shape[1];
+  const int64_t page = pages.empty() ? logical : pages[static_cast<size_t>(logical)];
+  const int64_t base = page * x.strides[0] + s % x.shape[1] * x.strides[1] + head * x.strides[2];
+  const int64_t dim = x.shape[3];
+  if (x.strides[3] == 1) {
+    const auto* p = static_cast<const char*>(x.data) + base * dtype_bytes(x.dtype);
+    kernels.decode(x.dtype, p, dim, out);
+    return;
+  }
+  for (int64_t d = 0; d < dim; ++d) out[d] = load_element(x.data, x.dtype, base + d * x.strides[3]);
+}
+
+void load_strided_keys(const kernels::Table& kernels, const StridedKv& kv, int64_t kv_head,
+                       int64_t block, int64_t count, int64_t head_dim, float* out) {
+  float* rows = out + head_dim * key_block;
+  for (int64_t s0 = 0; s0 < key_block; s0 += transpose_rows) {
+    const int64_t n = std::clamp<int64_t>(count - s0, 0, transpose_rows);
+    for (int64_t s = 0; s < n; ++s) {
+      read_row(kernels, kv.k, kv.pages, block * key_block + s0 + s, kv_head, rows + s * head_dim);
+    }
+    std::fill(rows + n * head_dim, rows + transpose_rows * head_dim, 0.0f);
+    for (int64_t d = 0; d < head_dim; ++d) {
+      for (int64_t s = 0; s < transpose_rows; ++s) {
+        out[d * key_block + s0 + s] = rows[s * head_dim + d];
+      }
+    }
+  }
+}
+
+}  // namespace
+
+const float* load_keys(const kernels::Table& kernels, const Kv& kv, int64_t kv_head, int64_t block,
+                       int64_t count, int64_t head_dim, float* scratch) {
+  if (const auto* strided = std::get_if<StridedKv>(&kv)) {
+    load_strided_keys(kernels, *strided, kv_head, block, count, head_dim, scratch);
+    return scratch;
+  }
+  const detail::KvLayer& layer = std::get<PackedKv>(kv).layer();
+  const std::byte* stored = layer.keys(block, kv_head);
+  if (layer.dtype == DType::f32) return reinterpret_cast<const float*>(stored);
+  kernels.decode(layer.dtype, stored, head_dim * key_block, scratch);
+  return scratch;
+}
+
+void load_values(const kernels::Table& kernels, const Kv& kv, int64_t kv_head, int64_t block,
+                 kernels::Range keys, int64_t v_head_dim, int64_t stride, float* out) {
+  const auto* strided = std::get_if<StridedKv>(&kv);
+  const detail::KvLayer* layer = strided ? nullptr : &std::get<PackedKv>(kv).layer();
+  const int64_t row_bytes = layer ? v_head_dim * dtype_bytes(layer->dtype) : 0;
+  const std::byte* stored = layer ? layer->values(block, kv_head) : nullptr;
+  for (int64_t s = keys.begin; s < keys.end; ++s) {
+    float* row = out + s * stride;
+    if (strided) {
+      read_row(kernels, strided->v, strided->pages, block * key_block + s, kv_head, row);
+    } else {
+      kernels.decode(layer->dtype, stored + s * row_bytes, v_head_dim, row);
+    }
+    std::fill(row + v_head_dim, row + stride, 0.0f);
+  }
+}
+
+}  // namespace gqa

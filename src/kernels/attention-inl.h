@@ -1,0 +1,193 @@
+// Per-target: attention over one block of keys. Included once per instruction set, after
+// codec-inl.h.
+
+HWY_BEFORE_NAMESPACE();
+namespace gqa::kernels::HWY_NAMESPACE {
+
+// Register tiles. With 32 registers, 6 rows x 4 vectors of accumulators leave room for the 4
+// vectors of keys or values and a broadcast; with 16, 6 x 2 do.
+#if HWY_TARGET == HWY_AVX3 || HWY_ARCH_ARM_A64
+inline constexpr int kVectors = 4;
+#else
+inline constexpr int kVectors = 2;
+#endif
+inline constexpr int kRows = 6;
+
+/// exp(x) for x <= 0; exactly 0 below -87.3 (where exp leaves the normal range) and for -inf; NaN
+/// stays. Range reduction by ln 2 in two parts, then the Taylor polynomial of degree 7 on |r| <=
+/// ln(2) / 2, whose remainder is below 2^-27: relative error below 2 * 2^-24 in all (tested against
+/// double).
+HWY_INLINE VF ExpNegative(F32 d, VF x) {
+  const hn::RebindToSigned<F32> di;
+  const auto tiny = hn::Lt(x, hn::Set(d, -87.3f));
+  const VF bounded = hn::IfThenElse(tiny, hn::Set(d, -87.3f), x);
+  const VF n = hn::Round(hn::Mul(bounded, hn::Set(d, 1.44269504088896341f)));
+  VF r = hn::NegMulAdd(n, hn::Set(d, 0.693359375f), bounded);
+  r = hn::NegMulAdd(n, hn::Set(d, -2.12194440054690583e-4f), r);
+  VF p = hn::Set(d, 1.0f / 5040.0f);
+  p = hn::MulAdd(p, r, hn::Set(d, 1.0f / 720.0f));
+  p = hn::MulAdd(p, r, hn::Set(d, 1.0f / 120.0f));
+  p = hn::MulAdd(p, r, hn::Set(d, 1.0f / 24.0f));
+  p = hn::MulAdd(p, r, hn::Set(d, 1.0f / 6.0f));
+  p = hn::MulAdd(p, r, hn::Set(d, 0.5f));
+  p = hn::Add(hn::MulAdd(p, hn::Mul(r, r), r), hn::Set(d, 1.0f));
+  const auto power = hn::ShiftLeft<23>(hn::Add(hn::ConvertTo(di, n), hn::Set(di, 127)));
+  return hn::IfThenZeroElse(tiny, hn::Mul(p, hn::BitCast(d, power)));
+}
+
+/// C [R][.] (+)= A [R][depth] * B [depth][.] for kVectors vectors of columns.
+/// A's element (r, k) is at a[r * a_row + k * a_step].
+template <int R, int V, bool kAdd>
+HWY_INLINE void Tile(const float* a, int64_t a_row, const float* b, int64_t b_row, int64_t depth,
+                     float* c, int64_t c_row) {
+  const F32 d;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+  VF sum[R][V];
+  HWY_UNROLL(8)
+  for (int r = 0; r < R; ++r) {
+    HWY_UNROLL(4)
+    for (int j = 0; j < V; ++j)
+      sum[r][j] = kAdd ? hn::LoadU(d, c + r * c_row + j * lanes) : hn::Zero(d);
+  }
+  for (int64_t k = 0; k < depth; ++k) {
+    VF column[V];
+    HWY_UNROLL(4)
+    for (int j = 0; j < V; ++j) column[j] = hn::LoadU(d, b + k * b_row + j * lanes);
+    HWY_UNROLL(8)
+    for (int r = 0; r < R; ++r) {
+      const VF x = hn::Set(d, a[r * a_row + k]);
+      HWY_UNROLL(4)
+      for (int j = 0; j < V; ++j) sum[r][j] = hn::MulAdd(x, column[j], sum[r][j]);
+    }
+  }
+  HWY_UNROLL(8)
+  for (int r = 0; r < R; ++r) {
+    HWY_UNROLL(4)
+    for (int j = 0; j < V; ++j) hn::StoreU(sum[r][j], d, c + r * c_row + j * lanes);
+  }
+}
+
+/// Tile<R, V> for a number of rows known at run time, 1 <= rows <= kRows.
+template <int V, bool kAdd>
+HWY_INLINE void TileRows(int64_t rows, const float* a, int64_t a_row, const float* b, int64_t b_row,
+                         int64_t depth, float* c, int64_t c_row) {
+  switch (rows) {
+    case 1:
+      return Tile<1, V, kAdd>(a, a_row, b, b_row, depth, c, c_row);
+    case 2:
+      return Tile<2, V, kAdd>(a, a_row, b, b_row, depth, c, c_row);
+    case 3:
+      return Tile<3, V, kAdd>(a, a_row, b, b_row, depth, c, c_row);
+    case 4:
+      return Tile<4, V, kAdd>(a, a_row, b, b_row, depth, c, c_row);
+    case 5:
+      return Tile<5, V, kAdd>(a, a_row, b, b_row, depth, c, c_row);
+    default:
+      return Tile<6, V, kAdd>(a, a_row, b, b_row, depth, c, c_row);
+  }
+}
+
+/// C [rows][columns] (+)= A [rows][depth] * B [depth][columns], columns a whole number of vectors.
+template <bool kAdd>
+HWY_INLINE void Product(const float* a, int64_t a_row, int64_t rows, const float* b, int64_t b_row,
+                        int64_t depth, int64_t columns, float* c, int64_t c_row) {
+  const F32 d;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+  const int64_t step = kVectors * lanes;
+  for (int64_t row = 0; row < rows; row += kRows) {
+    const int64_t n = rows - row < kRows ? rows - row : kRows;
+    const float* a_rows = a + row * a_row;
+    float* c_rows = c + row * c_row;
+    int64_t column = 0;
+    for (; column + step <= columns; column += step) {
+      TileRows<kVectors, kAdd>(n, a_rows, a_row, b + column, b_row, depth, c_rows + column, c_row);
+    }
+    for (; column < columns; column += lanes) {
+      TileRows<1, kAdd>(n, a_rows, a_row, b + column, b_row, depth, c_rows + column, c_row);
+    }
+  }
+}
+
+void Score(const float* q, int64_t rows, int64_t head_dim, const float* k, float* scores) {
+  Product<false>(q, head_dim, rows, k, key_block, head_dim, key_block, scores, key_block);
+}
+
+void Accumulate(const float* weights, int64_t rows, const float* v, int64_t v_stride, Range keys,
+                float* acc) {
+  Product<true>(weights + keys.begin, key_block, rows, v + keys.begin * v_stride, v_stride,
+                keys.end - keys.begin, v_stride, acc, v_stride);
+}
+
+void ScaleRow(float factor, float* row, int64_t n) {
+  const F32 d;
+  const VF f = hn::Set(d, factor);
+  for (int64_t i = 0; i < n; i += static_cast<int64_t>(hn::Lanes(d))) {
+    hn::StoreU(hn::Mul(f, hn::LoadU(d, row + i)), d, row + i);
+  }
+}
+
+/// Scores outside [begin, end) become -inf; returns the largest.
+float MaskAndMax(float* scores, Range visible) {
+  const F32 d;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+  const VF masked = hn::Set(d, -std::numeric_limits<float>::infinity());
+  const VF begin = hn::Set(d, static_cast<float>(visible.begin));
+  const VF end = hn::Set(d, static_cast<float>(visible.end));
+  VF largest = masked;
+  for (int64_t i = 0; i < key_block; i += lanes) {
+    const VF key = hn::Iota(d, static_cast<float>(i));
+    const auto seen = hn::And(hn::Ge(key, begin), hn::Lt(key, end));
+    const VF x = hn::IfThenElse(seen, hn::LoadU(d, scores + i), masked);
+    hn::StoreU(x, d, scores + i);
+    largest = hn::Max(largest, x);
+  }
+  return hn::GetLane(hn::MaxOfLanes(d, largest));
+}
+
+void Softmax(float* scores, const Range* visible, int64_t rows, RowState* states, float* acc,
+             int64_t v_stride) {
+  const F32 d;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+  for (int64_t r = 0; r < rows; ++r) {
+    float* row = scores + r * key_block;
+    RowState& state = states[r];
+    const float block_max = MaskAndMax(row, visible[r]);
+    if (block_max > state.max) {
+      const float factor = std::exp(state.max - block_max);
+      state.sum *= factor;
+      ScaleRow(factor, acc + r * v_stride, v_stride);
+      state.max = block_max;
+    }
+    // Nothing seen yet: subtracting 0 leaves the scores at -inf and their weights at 0.
+    const bool nothing = state.max == -std::numeric_limits<float>::infinity();
+    const VF max = hn::Set(d, nothing ? 0.0f : state.max);
+    VF sum = hn::Zero(d);
+    for (int64_t i = 0; i < key_block; i += lanes) {
+      const VF weight = ExpNegative(d, hn::Sub(hn::LoadU(d, row + i), max));
+      hn::StoreU(weight, d, row + i);
+      sum = hn::Add(sum, weight);
+    }
+    state.sum += hn::GetLane(hn::SumOfLanes(d, sum));
+  }
+}
+
+void Merge(RowState& state, float* acc, const RowState& later, const float* later_acc,
+           int64_t v_stride) {
+  const float none = -std::numeric_limits<float>::infinity();
+  // A row without a key has max -inf, sum 0 and a zero accumulator; exp(-inf - -inf) would be NaN.
+  const float max = later.max > state.max ? later.max : state.max;
+  const float mine = state.max == none ? 0.0f : std::exp(state.max - max);
+  const float theirs = later.max == none ? 0.0f : std::exp(later.max - max);
+  // A NaN sum stays one even where its factor is 0.
+  state = {max, mine * state.sum + theirs * later.sum};
+  const F32 d;
+  const VF f = hn::Set(d, mine);
+  const VF g = hn::Set(d, theirs);
+  for (int64_t i = 0; i < v_stride; i += static_cast<int64_t>(hn::Lanes(d))) {
+    const VF scaled = hn::Mul(f, hn::LoadU(d, acc + i));
+    hn::StoreU(hn::MulAdd(g, hn::LoadU(d, later_acc + i), scaled), d, acc + i);
+  }
+}
+
+}  // namespace gqa::kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();

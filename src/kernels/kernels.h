@@ -1,0 +1,73 @@
+// The primitives that attention, the cache and dense products are made of, as one table of
+// functions per instruction set. Bodies are written once, in the *-inl.h files, and compiled for
+// each.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string_view>
+
+#include "gqa/dtype.h"
+
+namespace gqa::kernels {
+
+/// Keys are worked on in blocks of this many, at absolute positions that are multiples of it.
+inline constexpr int64_t key_block = 64;
+/// Rows of values and accumulators are padded to a multiple of this many floats: a whole number of
+/// vectors of any instruction set.
+inline constexpr int64_t row_padding = 16;
+
+/// Keys [begin, end) of a block that a row sees.
+struct Range {
+  int32_t begin = 0;
+  int32_t end = 0;
+  bool operator==(const Range&) const = default;
+};
+
+/// Online softmax of one row: the largest score so far, and the sum of exp(score - max).
+struct RowState {
+  float max;
+  float sum;
+};
+
+struct Table {
+  std::string_view isa;  ///< as in Context::isa()
+
+  // --- codecs: contiguous elements; src and dst may be unaligned for their type ---
+
+  /// dst [n] f32 = src [n] of type t; exact.
+  void (*decode)(DType t, const void* src, int64_t n, float* dst);
+  /// dst [n] of type t = src [n] f32, rounded to nearest even.
+  void (*encode)(DType t, const float* src, int64_t n, void* dst);
+  /// No NaN and no infinity among x [n].
+  bool (*all_finite)(const float* x, int64_t n);
+
+  // --- attention over one key block, `rows` query rows at a time ---
+
+  /// scores [rows][key_block] = q [rows][head_dim] * k [head_dim][key_block]. Each score is one
+  /// chain of multiply-adds over head_dim, whatever `rows` is.
+  void (*score)(const float* q, int64_t rows, int64_t head_dim, const float* k, float* scores);
+  /// Turns scores into weights exp(score - max), 0 outside a row's range, and brings states and the
+  /// rows of acc [rows][v_stride] up to the new maxima (Milakov and Gimelshein 2018).
+  void (*softmax)(float* scores, const Range* visible, int64_t rows, RowState* states, float* acc,
+                  int64_t v_stride);
+  /// acc [rows][v_stride] += weights [rows][key_block] * v [key_block][v_stride], keys [begin, end)
+  /// only, in ascending order, each element one chain of multiply-adds, whatever `rows` is.
+  void (*accumulate)(const float* weights, int64_t rows, const float* v, int64_t v_stride,
+                     Range keys, float* acc);
+  /// Merges a later partial result of one row into an earlier one.
+  void (*merge)(RowState& state, float* acc, const RowState& later, const float* later_acc,
+                int64_t v_stride);
+
+  // --- dense products with few rows ---
+
+  /// y[r * y_stride + o] = sum over i of x[r * x_stride + i] * w[o][i] for o in [begin, end), with
+  /// w [out][in] of type t, dense. Each sum has the same order whatever `rows` is.
+  void (*few_rows)(DType t, const void* w, int64_t in, int64_t begin, int64_t end, const float* x,
+                   int64_t x_stride, int64_t rows, float* y, int64_t y_stride);
+};
+
+/// The tables that were compiled in and that this machine can run, best first; never empty.
+std::span<const Table* const> tables();
+
+}  // namespace gqa::kernels
