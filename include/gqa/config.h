@@ -18,21 +18,23 @@ struct RopeConfig {
   double theta = 10000.0;
   Scaling scaling = Scaling::none;
   double factor = 1.0;
-  double low_freq_factor = 1.0;      ///< llama3
-  double high_freq_factor = 4.0;     ///< llama3
-  int64_t original_positions = 0;    ///< llama3, yarn: positions of the model before scaling
-  double beta_fast = 32.0;           ///< yarn
-  double beta_slow = 1.0;            ///< yarn
-  bool truncate = true;              ///< yarn: round the correction range to whole planes
-  std::optional<double> attention_factor;  ///< yarn: scale of cos and sin; none: 0.1 ln(factor) + 1
+  double low_freq_factor = 1.0;            ///< llama3
+  double high_freq_factor = 4.0;           ///< llama3
+  int64_t original_positions = 0;          ///< llama3, yarn: positions of the model before scaling
+  double beta_fast = 32.0;                 ///< yarn
+  double beta_slow = 1.0;                  ///< yarn
+  bool truncate = true;                    ///< yarn: round the correction range to whole planes
+  /// yarn: scale of cos and sin; none: 0.1 ln(factor) + 1. load_config() always sets it for yarn, from
+  /// `attention_factor`, `mscale` with `mscale_all_dim`, or the factor.
+  std::optional<double> attention_factor;
 };
 
 /// The shape of a decoder of the Llama family. All sizes are at least 1.
 struct ModelConfig {
-  std::string model_type;         ///< "llama"
+  std::string model_type;  ///< "llama"
   int64_t n_layers = 0;
-  int64_t width = 0;              ///< hidden_size
-  int64_t mlp_width = 0;          ///< intermediate_size
+  int64_t width = 0;      ///< hidden_size
+  int64_t mlp_width = 0;  ///< intermediate_size
   int64_t q_heads = 0;
   std::vector<int64_t> kv_heads;  ///< one per layer, each a divisor of q_heads
   int64_t head_dim = 0;           ///< of keys and values; independent of the width
@@ -41,16 +43,16 @@ struct ModelConfig {
   double rms_norm_eps = 1e-6;
   double initializer_range = 0.02;
   RopeConfig rope;
-  bool tied_head = false;         ///< the output head is the embedding
-  bool attention_bias = false;    ///< on q, k, v and o
+  bool tied_head = false;       ///< the output head is the embedding
+  bool attention_bias = false;  ///< on q, k, v and o
   bool mlp_bias = false;
   std::optional<int32_t> bos_token_id;
   std::vector<int32_t> eos_token_ids;  ///< from generation_config.json where it has them
 };
 
 /// Reads DIR/config.json (and generation_config.json where present). Checks every field.
-/// Throws Error: no_input where the folder or file is missing, bad_data where a field is missing, of
-/// the wrong type or out of range, where the family is not supported, or where the weights are
+/// Throws Error: no_input where the folder or file is missing, bad_data where a field is missing,
+/// of the wrong type or out of range, where the family is not supported, or where the weights are
 /// quantised (named: FP8, AWQ, GPTQ, ...).
 ModelConfig load_config(const std::filesystem::path& dir);
 

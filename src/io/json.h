@@ -19,8 +19,15 @@ Json parse_json(std::string_view text, const std::filesystem::path& file);
 /// The same for a file's content. Also throws Error (no_input, io).
 Json read_json(const std::filesystem::path& file);
 
-/// Reads fields of a JSON object; every failure is an Error (bad_data) that names file and field, what
-/// was expected and what came. Absent and null are the same.
+/// Appends a member whose key the object does not have yet. `object[key] = value` looks at all keys
+/// first, which is too slow for thousands of them.
+void append_member(Json& object, std::string key, Json value);
+
+/// A value as JSON, for a message; the start alone where it is long.
+std::string json_preview(const Json& value);
+
+/// Reads fields of a JSON object; every failure is an Error (bad_data) that names file and field,
+/// what was expected and what came. Absent and null are the same.
 class JsonFields {
  public:
   /// `at`: where the object stands, e.g. "rope_scaling"; empty for the top. Throws Error (bad_data)

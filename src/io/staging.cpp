@@ -1,1 +1,138 @@
-// to be written
+#include "io/staging.h"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <utility>
+
+#include "core/errno_text.h"
+#include "core/fail.h"
+#include "core/mapped_file.h"
+#include "io/output_file.h"
+#include "io/rename.h"
+
+namespace gqa {
+namespace {
+
+namespace fs = std::filesystem;
+
+bool is_there(const fs::path& path) {
+  std::error_code ignored;
+  return fs::exists(fs::symlink_status(path, ignored));
+}
+
+/// The target's absolute path, without a trailing slash and without symbolic links: what is renamed
+/// must be the folder itself. The parent must exist.
+fs::path resolve(const fs::path& target) {
+  std::error_code error;
+  fs::path path = fs::absolute(target, error);
+  if (target.empty() || error) {
+    fail(ErrorKind::cannot_create, "`{}`: not a path for a folder", target.string());
+  }
+  while (!path.has_filename() && path.has_relative_path()) path = path.parent_path();
+  if (is_there(path)) {
+    fs::path real = fs::canonical(path, error);
+    if (!error) return real;
+    fail(ErrorKind::cannot_create, "{}: can't follow the link: {}", path.string(), error.message());
+  }
+  const fs::path parent = fs::canonical(path.parent_path(), error);
+  if (error) {
+    fail(ErrorKind::cannot_create, "{}: can't create: its parent folder {}: {}", path.string(),
+         path.parent_path().string(), error.message());
+  }
+  return parent / path.filename();
+}
+
+void check_resolved(const fs::path& target, bool force) {
+  if (is_there(target)) {
+    std::error_code ignored;
+    if (!fs::is_directory(target, ignored) || !fs::exists(target / "config.json", ignored)) {
+      fail(ErrorKind::cannot_create,
+           "{}: exists and is not a model folder (it has no config.json); it is not replaced",
+           target.string());
+    }
+    if (!force) {
+      fail(ErrorKind::cannot_create, "{}: exists; force is needed to replace it", target.string());
+    }
+  }
+  const fs::path parent = target.parent_path();
+  if (std::error_code ignored; !fs::is_directory(parent, ignored)) {
+    fail(ErrorKind::cannot_create, "{}: its parent {} is not a folder", target.string(),
+         parent.string());
+  }
+  if (::access(parent.c_str(), W_OK | X_OK) != 0) {
+    fail(ErrorKind::cannot_create, "{}: can't write to its parent folder {}: {}", target.string(),
+         parent.string(), errno_text(errno));
+  }
+}
+
+/// A hidden folder beside the target, so that the last rename stays in one file system.
+fs::path make_folder_beside(const fs::path& target) {
+  constexpr size_t name_bytes = 200;  // of the 255 that a name may have
+  const std::string name = target.filename().string().substr(0, name_bytes);
+  for (int attempt = 0;; ++attempt) {
+    fs::path path =
+        target.parent_path() / fmt::format(".{}.partial-{}-{}", name, ::getpid(), attempt);
+    if (::mkdir(path.c_str(), 0777) == 0) return path;
+    if (errno != EEXIST) {
+      fail(ErrorKind::cannot_create, "{}: can't create a folder beside it: {}", target.string(),
+           errno_text(errno));
+    }
+  }
+}
+
+}  // namespace
+
+void write_file(const fs::path& file, std::string_view content) {
+  OutputFile out(file);
+  out.write(content);
+  out.close();
+}
+
+void copy_file_synced(const fs::path& from, const fs::path& to) {
+  const MappedFile mapped(from);
+  OutputFile out(to);
+  out.write(mapped.bytes());
+  out.close();
+}
+
+void StagingDir::check(const fs::path& target, bool force) {
+  check_resolved(resolve(target), force);
+}
+
+StagingDir::StagingDir(const fs::path& target, bool force)
+    : target_(resolve(target)), force_(force) {
+  check_resolved(target_, force_);
+  path_ = make_folder_beside(target_);
+}
+
+StagingDir::~StagingDir() {
+  if (path_.empty()) return;
+  std::error_code ignored;
+  fs::remove_all(path_, ignored);
+}
+
+void StagingDir::commit() {
+  require(!path_.empty(), "{}: committed twice", target_.string());
+  sync_folder(path_);
+  if (!is_there(target_)) {
+    rename_to_free(path_, target_);
+    path_.clear();
+    sync_folder(target_.parent_path());
+    return;
+  }
+  check_resolved(target_, force_);  // it may have come meanwhile
+  exchange_folders(path_, target_);
+  const fs::path old = std::exchange(path_, {});
+  sync_folder(target_.parent_path());
+  std::error_code error;
+  fs::remove_all(old, error);
+  if (error) {
+    fail(ErrorKind::io,
+         "{}: is in place, but the folder that it replaces, now {}, can't be removed: {}",
+         target_.string(), old.string(), error.message());
+  }
+}
+
+}  // namespace gqa

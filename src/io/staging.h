@@ -16,16 +16,17 @@ void copy_file_synced(const std::filesystem::path& from, const std::filesystem::
 /// removes it.
 class StagingDir {
  public:
-  /// Throws Error (cannot_create): `target` exists and force is not set; it exists and is not a model
-  /// folder (no config.json), whatever force says; its parent is missing or can't be written.
+  /// Throws Error (cannot_create): `target` exists and force is not set; it exists and is not a
+  /// model folder (no config.json), whatever force says; its parent is missing or can't be written.
   StagingDir(const std::filesystem::path& target, bool force);
   ~StagingDir();
   StagingDir(const StagingDir&) = delete;
   StagingDir& operator=(const StagingDir&) = delete;
 
   const std::filesystem::path& path() const { return path_; }
-  /// Syncs the folder and renames it to the target; an existing target is replaced in one step and then
-  /// removed. Throws Error (io, cannot_create); what was there before is then still there.
+  /// Syncs the folder and renames it to the target; an existing target is replaced in one step and
+  /// then removed. Throws Error: cannot_create, io; what was there before is then still there,
+  /// unless it is only its removal that failed (the message says so).
   void commit();
 
   /// The checks of the constructor alone, for a dry run.
