@@ -12,29 +12,34 @@
 
 namespace gqa {
 
+/// One layer's KV heads, parted: per group, the heads of the source that become one.
+using HeadGroups = std::vector<std::vector<int64_t>>;
+
 /// How a converted checkpoint is written.
 struct ExportOptions {
-  std::optional<DType> dtype;            ///< none: each tensor keeps its own
+  std::optional<DType> dtype;  ///< none: each tensor keeps its own
   int64_t max_shard_bytes = 5'000'000'000;
-  bool force = false;                    ///< replace an existing model folder
+  bool force = false;  ///< replace an existing model folder
 };
 
 struct ConvertOptions {
-  int64_t kv_heads = 0;                 ///< of the result, in every layer
-  std::string grouping = "neighbour";   ///< neighbour | random | manual:FILE
-  std::string merge = "mean";           ///< mean | first | random
-  uint64_t seed = 0;
-  ExportOptions output;
+  int64_t kv_heads = 0;                ///< of the result, in every layer
+  std::string grouping = "neighbour";  ///< neighbour | random | manual:FILE | manual
+  std::string merge = "mean";          ///< mean | first | random
+  uint64_t seed = 0;                   ///< of random grouping and merging
+  /// One per layer, for grouping "manual" and for that alone; order is kept as it stands.
+  std::vector<HeadGroups> explicit_groups = {};
+  ExportOptions output = {};
 };
 
 /// What a conversion will do, before it does it.
 struct ConvertPlan {
   ModelConfig source;
   ModelConfig result;
-  /// Per layer, per group: the source's KV heads that become one.
-  std::vector<std::vector<std::vector<int64_t>>> groups;
-  int64_t output_bytes = 0;       ///< of the weights
-  int64_t peak_memory_bytes = 0;  ///< estimate, beyond the mapped source
+  std::vector<HeadGroups> groups;  ///< one per layer
+  std::vector<std::string> notes;  ///< what a person should know, a line each: no tokenizer, ...
+  int64_t output_bytes = 0;        ///< of the weights' files
+  int64_t peak_memory_bytes = 0;   ///< estimate, beyond the mapped source
   int64_t source_kv_bytes_per_token = 0;
   int64_t result_kv_bytes_per_token = 0;
 };
@@ -46,10 +51,11 @@ ConvertPlan plan_convert(const std::filesystem::path& source, const ConvertOptio
 /// Makes a grouped-query checkpoint of a multi-head (or wider grouped) one. KV heads of a group are
 /// merged; query heads are permuted (Q rows, biases, O columns) so that groups are contiguous.
 /// `out` becomes a Hugging Face folder: config, weights, tokenizer files, recipe, model card. It is
-/// written beside itself, synced and renamed last, so it is there whole or not at all.
-/// Throws Error: as plan_convert(), and cannot_create where out exists (without force) or its parent
-/// can't be written, io where writing fails, bad_data for a weight that is not finite or does not fit
-/// the wanted dtype.
+/// written beside itself, synced and renamed last, so it is there whole or not at all. The same
+/// source and options give the same bytes. Throws Error: as plan_convert(), and cannot_create where
+/// out exists (without force), is inside the source or around it, its parent can't be written or
+/// lacks room, io where writing fails, bad_data for a weight that is not finite or does not fit the
+/// wanted dtype.
 void convert(const std::filesystem::path& source, const std::filesystem::path& out,
              const ConvertOptions& options, const Progress& progress = {});
 
@@ -59,8 +65,10 @@ void expand(const std::filesystem::path& source, const std::filesystem::path& ou
             const ExportOptions& options, const Progress& progress = {});
 ConvertPlan plan_expand(const std::filesystem::path& source, const ExportOptions& options);
 
-/// Options as a recipe (gqa_recipe.json of an earlier output) records them, for the same source:
-/// throws Error (bad_data) where the source's weights are not those of the recipe.
-ConvertOptions read_recipe(const std::filesystem::path& recipe, const std::filesystem::path& source);
+/// Options as a recipe (gqa_recipe.json of an earlier convert()) records them, for the same source.
+/// Groups that came from a file are in explicit_groups. Throws Error: no_input, or bad_data where
+/// the recipe is not valid or the source's weights are not those of the recipe.
+ConvertOptions read_recipe(const std::filesystem::path& recipe,
+                           const std::filesystem::path& source);
 
 }  // namespace gqa

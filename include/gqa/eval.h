@@ -13,7 +13,7 @@
 namespace gqa {
 
 struct EvalOptions {
-  int64_t context = 0;            ///< tokens a window, BOS included; 0: the model's limit, at most 2048
+  int64_t context = 0;  ///< tokens a window, BOS included; 0: the model's limit, at most 2048
   std::optional<DType> kv_dtype;  ///< none: Model::default_kv_dtype()
 };
 
@@ -29,25 +29,16 @@ struct EvalResult {
   std::optional<double> top1_agreement;  ///< share of tokens where both rank the same id first
 };
 
-/// The text is encoded as a whole without special tokens and cut into windows of context - 1 tokens;
-/// each window starts with BOS and every one of its tokens is scored; the last short window counts.
-/// A model without BOS starts each window (of context tokens) with its first token, unscored.
+/// The text is encoded as a whole without special tokens and cut into windows of context - 1
+/// tokens. Each window starts with BOS and every one of its tokens is scored; the last short window
+/// counts. A model without BOS starts each window with the window's own first token, unscored.
+///
 /// `against`: the original that this model is compared with; same vocabulary.
-/// Throws Error: usage for a context below 2 or above the model's limit, bad_data for an empty text,
-/// invalid UTF-8 or another vocabulary.
+///
+/// Throws Error: usage for a context below 2 or above the model's limit, bad_data for an empty
+/// text, invalid UTF-8 or another vocabulary.
 EvalResult evaluate(Context& context, const Model& model, const Tokenizer& tokenizer,
                     std::string_view text, const EvalOptions& options = {},
                     const Model* against = nullptr, const Progress& progress = {});
-
-struct SpeedOptions {
-  int64_t prompt_tokens = 64;
-  int64_t new_tokens = 256;
-  int repeats = 3;
-};
-struct SpeedResult {
-  double decode_tokens_per_s = 0;  ///< median over repeats
-};
-/// Times greedy decoding of one sequence after a prompt of arbitrary ids.
-SpeedResult measure_decode(Context& context, const Model& model, const SpeedOptions& options = {});
 
 }  // namespace gqa

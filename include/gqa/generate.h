@@ -39,8 +39,9 @@ class Sampler {
 };
 
 struct GenerateOptions {
-  int64_t max_tokens = 256;  ///< new tokens at most
-  SamplingOptions sampling;
+  std::optional<int64_t>
+      max_tokens;  ///< new tokens at most; none: 256, or what the context still holds
+  SamplingOptions sampling = {};
   std::optional<DType> kv_dtype;  ///< none: Model::default_kv_dtype()
 };
 
@@ -56,8 +57,8 @@ struct Generated {
 using TextSink = std::function<void(std::string_view piece)>;
 
 /// Continues a prompt. Ends at an end token or after max_tokens. Throws Error: usage for an empty
-/// prompt or for more tokens than the model's context holds, bad_data for invalid UTF-8 or where the
-/// tokenizer gives ids outside the model's vocabulary.
+/// prompt or for more tokens than the model's context holds, bad_data for invalid UTF-8 or where
+/// the tokenizer gives ids outside the model's vocabulary.
 Generated generate(Context& context, const Model& model, const Tokenizer& tokenizer,
                    std::string_view prompt, const GenerateOptions& options,
                    const TextSink& sink = {});

@@ -31,8 +31,9 @@ struct Verification {
   std::vector<std::string> problems;  ///< empty: the folder is sound
 };
 
-/// Checks a model folder to the last byte: config, tensors and shapes, finite weights, tokenizer, and,
-/// where a recipe is present, every file's SHA-256. Throws Error (no_input) where there is no folder.
+/// Checks a model folder to the last byte: config, tensors and shapes, finite weights, tokenizer,
+/// and, where a recipe is present, every file's SHA-256. Throws Error (no_input) where there is no
+/// model: no folder, no config.json, no weights or a shard missing.
 Verification verify(const std::filesystem::path& dir, const Progress& progress = {});
 
 }  // namespace gqa

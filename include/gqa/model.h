@@ -20,8 +20,7 @@ class Model {
  public:
   /// Opens a Hugging Face folder: config.json and safetensors, single or sharded. Checks every
   /// tensor's shape, and that every weight is finite. Throws Error (no_input, bad_data).
-  static Model load(Context& context, const std::filesystem::path& dir,
-                    const Progress& progress = {});
+  static Model load(const std::filesystem::path& dir, const Progress& progress = {});
   ~Model();
   Model(Model&&) noexcept;
   Model& operator=(Model&&) noexcept;

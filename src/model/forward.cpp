@@ -1,1 +1,217 @@
-// to be written
+// Model: loading and the forward pass.
+#include "gqa/attention.h"
+#include "gqa/model.h"
+#include "kernels/context.h"
+#include "model/ops.h"
+#include "model/rope.h"
+#include "model/weights.h"
+
+namespace gqa {
+namespace {
+
+/// The activations of a batch of rows (tokens), all dense [rows][...].
+struct Activations {
+  float* hidden;    ///< [width], the residual stream
+  float* normed;    ///< [width]
+  float* q;         ///< [q_heads * head_dim]
+  float* k;         ///< [kv_heads * head_dim]
+  float* v;         ///< [kv_heads * head_dim]
+  float* attended;  ///< [q_heads * head_dim]
+  float* gate;      ///< [mlp_width]
+  float* up;        ///< [mlp_width]
+  float* cosines;   ///< [head_dim / 2]
+  float* sines;     ///< [head_dim / 2]
+
+  Activations(Context::Impl& context, const ModelConfig& c, int64_t rows) {
+    int64_t kv_heads = 0;
+    for (const int64_t n : c.kv_heads) kv_heads = std::max(kv_heads, n);
+    const int64_t q_width = c.q_heads * c.head_dim;
+    const int64_t kv_width = kv_heads * c.head_dim;
+    const int64_t floats = 2 * c.width + 2 * q_width + 2 * kv_width + 2 * c.mlp_width + c.head_dim;
+    float* p = context.scratch<float>(Scratch::activations, rows * floats);
+    const auto take = [&](int64_t n) { return std::exchange(p, p + rows * n); };
+    hidden = take(c.width);
+    normed = take(c.width);
+    q = take(q_width);
+    k = take(kv_width);
+    v = take(kv_width);
+    attended = take(q_width);
+    gate = take(c.mlp_width);
+    up = take(c.mlp_width);
+    cosines = take(c.head_dim / 2);
+    sines = take(c.head_dim / 2);
+  }
+};
+
+}  // namespace
+
+struct Model::Impl {
+  ModelConfig config;
+  Weights weights;
+  Rope rope;
+
+  Impl(const ModelConfig& c, const std::filesystem::path& dir, const Progress& progress)
+      : config(c), weights(c, dir, progress), rope(c.rope, c.head_dim) {}
+
+  int64_t check(std::span<const Step> steps) const;
+  void embed(Context::Impl& context, std::span<const Step> steps, const Activations& a) const;
+  void attention(Context& context, std::span<const Step> steps, int64_t layer, int64_t rows,
+                 const Activations& a) const;
+  void mlp(Context::Impl& context, int64_t layer, int64_t rows, const Activations& a) const;
+  void norm(Context::Impl& context, const std::vector<float>& weight, int64_t rows, const float* x,
+            float* y) const;
+  void add_residual(Context::Impl& context, int64_t rows, const Activations& a) const;
+};
+
+/// Rows of small operations are shared out in lumps that are worth a thread.
+template <typename Body>
+static void for_rows(Context::Impl& context, int64_t rows, const Body& body) {
+  constexpr int64_t lump = 16;
+  context.pool.parallel_for(ceil_div(rows, lump), [&](int64_t i, int) {
+    for (int64_t r = i * lump; r < std::min(rows, (i + 1) * lump); ++r) body(r);
+  });
+}
+
+int64_t Model::Impl::check(std::span<const Step> steps) const {
+  int64_t rows = 0;
+  for (const Step& step : steps) {
+    const auto n = static_cast<int64_t>(step.tokens.size());
+    require(step.cache != nullptr, "forward: a step has no cache");
+    require(step.cache->len() + n <= config.max_positions,
+            "forward: {} tokens after {} are more than the model's {} positions", n,
+            step.cache->len(), config.max_positions);
+    for (const int32_t id : step.tokens) {
+      require(id >= 0 && id < config.vocab_size,
+              "forward: token id {} is outside the vocabulary of {}", id, config.vocab_size);
+    }
+    rows += n;
+  }
+  return rows;
+}
+
+void Model::Impl::embed(Context::Impl& context, std::span<const Step> steps,
+                        const Activations& a) const {
+  const Linear& table = weights.embedding;
+  const int64_t row_bytes = config.width * dtype_bytes(table.dtype);
+  int64_t r = 0;
+  for (const Step& step : steps) {
+    int64_t position = step.cache->len();
+    for (const int32_t id : step.tokens) {
+      context.kernels->decode(table.dtype, static_cast<const char*>(table.weight) + id * row_bytes,
+                              config.width, a.hidden + r * config.width);
+      const int64_t half = config.head_dim / 2;
+      rope.angles(position++, a.cosines + r * half, a.sines + r * half);
+      ++r;
+    }
+  }
+}
+
+void Model::Impl::norm(Context::Impl& context, const std::vector<float>& weight, int64_t rows,
+                       const float* x, float* y) const {
+  for_rows(context, rows, [&](int64_t r) {
+    rms_norm(x + r * config.width, weight.data(), config.width, config.rms_norm_eps,
+             y + r * config.width);
+  });
+}
+
+void Model::Impl::add_residual(Context::Impl& context, int64_t rows, const Activations& a) const {
+  for_rows(context, rows, [&](int64_t r) {
+    add(a.hidden + r * config.width, a.normed + r * config.width, config.width);
+  });
+}
+
+void Model::Impl::attention(Context& context, std::span<const Step> steps, int64_t layer,
+                            int64_t rows, const Activations& a) const {
+  Context::Impl& impl = context.impl();
+  const LayerWeights& w = weights.layers[static_cast<size_t>(layer)];
+  const int64_t kv_heads = config.kv_heads[static_cast<size_t>(layer)];
+  const int64_t dim = config.head_dim;
+  norm(impl, w.attention_norm, rows, a.hidden, a.normed);
+  linear(impl, w.q, a.normed, rows, a.q);
+  linear(impl, w.k, a.normed, rows, a.k);
+  linear(impl, w.v, a.normed, rows, a.v);
+  for_rows(impl, rows, [&](int64_t r) {
+    const float* cosines = a.cosines + r * (dim / 2);
+    const float* sines = a.sines + r * (dim / 2);
+    Rope::rotate(a.q + r * config.q_heads * dim, config.q_heads, dim, cosines, sines);
+    Rope::rotate(a.k + r * kv_heads * dim, kv_heads, dim, cosines, sines);
+  });
+  std::vector<AttendItem> batch;
+  batch.reserve(steps.size());
+  int64_t r = 0;
+  for (const Step& step : steps) {
+    const auto n = static_cast<int64_t>(step.tokens.size());
+    const std::array<int64_t, 3> kv_shape{n, kv_heads, dim};
+    const std::array<int64_t, 3> q_shape{n, config.q_heads, dim};
+    step.cache->append(context, layer, {a.k + r * kv_heads * dim, DType::f32, kv_shape},
+                       {a.v + r * kv_heads * dim, DType::f32, kv_shape});
+    const int64_t at = r * config.q_heads * dim;
+    batch.push_back({.q = {a.q + at, DType::f32, q_shape},
+                     .kv = step.cache->view(layer),
+                     .out = {a.attended + at, DType::f32, q_shape},
+                     .lse = {},
+                     .q_start = {}});
+    r += n;
+  }
+  attend(context, batch);
+  linear(impl, w.o, a.attended, rows, a.normed);
+  add_residual(impl, rows, a);
+}
+
+void Model::Impl::mlp(Context::Impl& context, int64_t layer, int64_t rows,
+                      const Activations& a) const {
+  const LayerWeights& w = weights.layers[static_cast<size_t>(layer)];
+  norm(context, w.mlp_norm, rows, a.hidden, a.normed);
+  linear(context, w.gate, a.normed, rows, a.gate);
+  linear(context, w.up, a.normed, rows, a.up);
+  for_rows(context, rows, [&](int64_t r) {
+    silu_multiply(a.gate + r * config.mlp_width, a.up + r * config.mlp_width, config.mlp_width);
+  });
+  linear(context, w.down, a.gate, rows, a.normed);
+  add_residual(context, rows, a);
+}
+
+Model::Model(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Model::~Model() = default;
+Model::Model(Model&&) noexcept = default;
+Model& Model::operator=(Model&&) noexcept = default;
+
+Model Model::load(const std::filesystem::path& dir, const Progress& progress) {
+  return Model(std::make_unique<Impl>(load_config(dir), dir, progress));
+}
+
+const ModelConfig& Model::config() const { return impl_->config; }
+int64_t Model::parameters() const { return impl_->weights.parameters; }
+DType Model::default_kv_dtype() const { return impl_->weights.layers.front().k.dtype; }
+
+KvCache Model::make_cache(DType kv_dtype) const {
+  const ModelConfig& c = impl_->config;
+  return KvCache({c.kv_heads, c.head_dim, c.head_dim, kv_dtype});
+}
+
+void Model::forward(Context& context, std::span<const Step> steps,
+                    std::vector<float>& hidden) const {
+  Context::Impl& impl = context.impl();
+  const ModelConfig& c = impl_->config;
+  const int64_t rows = impl_->check(steps);
+  hidden.resize(static_cast<size_t>(rows * c.width));
+  const Activations a(impl, c, rows);
+  impl_->embed(impl, steps, a);
+  for (int64_t layer = 0; layer < c.n_layers; ++layer) {
+    impl_->attention(context, steps, layer, rows, a);
+    impl_->mlp(impl, layer, rows, a);
+  }
+  impl_->norm(impl, impl_->weights.final_norm, rows, a.hidden, hidden.data());
+}
+
+void Model::logits(Context& context, std::span<const float> hidden, std::span<float> out) const {
+  const ModelConfig& c = impl_->config;
+  const int64_t rows = static_cast<int64_t>(hidden.size()) / c.width;
+  require(static_cast<int64_t>(hidden.size()) == rows * c.width &&
+              static_cast<int64_t>(out.size()) == rows * c.vocab_size,
+          "logits: {} hidden values and {} logits do not fit width {} and vocabulary {}",
+          hidden.size(), out.size(), c.width, c.vocab_size);
+  linear(context.impl(), impl_->weights.head, hidden.data(), rows, out.data());
+}
+
+}  // namespace gqa

@@ -1,0 +1,187 @@
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <limits>
+#include <random>
+#include <vector>
+
+#include "core/half.h"
+#include "gqa/context.h"
+#include "kernels/kernels.h"
+
+namespace gqa::kernels {
+namespace {
+
+class Isa : public ::testing::TestWithParam<const Table*> {};
+INSTANTIATE_TEST_SUITE_P(All, Isa, ::testing::ValuesIn(tables().begin(), tables().end()),
+                         [](const auto& isa) { return std::string(isa.param->isa); });
+
+TEST(Tables, BestFirstAndTheGenericOneLast) {
+  ASSERT_FALSE(tables().empty());
+  EXPECT_EQ(tables().back()->isa, "generic");
+  const auto isas = available_isas();
+  EXPECT_EQ(isas.size(), tables().size());
+#if defined(__x86_64__)
+  EXPECT_EQ(bool(__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")),
+            (std::count(isas.begin(), isas.end(), "avx2") == 1));
+#endif
+}
+
+TEST_P(Isa, DecodesEverySixteenBitValueExactly) {
+  std::vector<uint16_t> all(65536);
+  for (size_t i = 0; i < all.size(); ++i) all[i] = static_cast<uint16_t>(i);
+  std::vector<float> out(all.size());
+  for (const DType t : {DType::f16, DType::bf16}) {
+    GetParam()->decode(t, all.data(), 65536, out.data());
+    for (int64_t i = 0; i < 65536; ++i) {
+      const float expected = load_element(all.data(), t, i);
+      const float got = out[static_cast<size_t>(i)];
+      ASSERT_TRUE(got == expected || (std::isnan(got) && std::isnan(expected))) << i;
+      ASSERT_EQ(std::signbit(got), std::signbit(expected)) << i;
+    }
+  }
+}
+
+TEST_P(Isa, EncodesAsTheScalarCodeDoes) {
+  std::vector<float> in;
+  for (uint64_t b = 0; b < 0x100000000u; b += 65521)
+    in.push_back(std::bit_cast<float>(static_cast<uint32_t>(b)));
+  for (uint32_t h = 0; h < 0x7c00; h += 3) {  // values, and the ties between neighbours
+    const float a = f16_to_f32(static_cast<uint16_t>(h));
+    in.push_back(a);
+    in.push_back((a + f16_to_f32(static_cast<uint16_t>(h + 1))) / 2);
+  }
+  const auto n = static_cast<int64_t>(in.size());
+  std::vector<uint16_t> out(in.size());
+  for (const DType t : {DType::f16, DType::bf16}) {
+    GetParam()->encode(t, in.data(), n, out.data());
+    for (int64_t i = 0; i < n; ++i) {
+      uint16_t expected = 0;
+      store_element(&expected, t, 0, in[static_cast<size_t>(i)]);
+      if (std::isnan(in[static_cast<size_t>(i)])) {
+        ASSERT_TRUE(std::isnan(load_element(out.data(), t, i))) << i;
+      } else {
+        ASSERT_EQ(out[static_cast<size_t>(i)], expected) << in[static_cast<size_t>(i)];
+      }
+    }
+  }
+}
+
+TEST_P(Isa, HandlesEveryLengthAndAlignment) {
+  std::vector<std::byte> memory(400);
+  for (size_t i = 0; i < memory.size(); ++i) memory[i] = static_cast<std::byte>(37 * i % 120);
+  for (const DType t : {DType::f32, DType::f16, DType::bf16}) {
+    for (int64_t shift = 0; shift < 4; ++shift) {
+      for (int64_t n = 0; n < 70; ++n) {
+        std::vector<float> out(static_cast<size_t>(n) + 1, 77.0f);
+        GetParam()->decode(t, memory.data() + shift, n, out.data());
+        for (int64_t i = 0; i < n; ++i) {
+          ASSERT_EQ(out[static_cast<size_t>(i)], load_element(memory.data() + shift, t, i));
+        }
+        ASSERT_EQ(out.back(), 77.0f);
+      }
+    }
+  }
+}
+
+TEST_P(Isa, FindsTheOneValueThatIsNotFinite) {
+  for (int64_t n = 1; n < 40; ++n) {
+    std::vector<float> x(static_cast<size_t>(n), std::numeric_limits<float>::max());
+    EXPECT_TRUE(GetParam()->all_finite(x.data(), n));
+    for (int64_t i = 0; i < n; ++i) {
+      for (const float bad :
+           {std::numeric_limits<float>::infinity(), -std::numeric_limits<float>::infinity(),
+            std::numeric_limits<float>::quiet_NaN()}) {
+        auto y = x;
+        y[static_cast<size_t>(i)] = bad;
+        EXPECT_FALSE(GetParam()->all_finite(y.data(), n)) << n << " " << i;
+      }
+    }
+  }
+}
+
+// The weights of a block are exp(score - max): drive the vector exp() through softmax.
+TEST_P(Isa, ExponentialIsWithinTwoUnitsInTheLastPlace) {
+  std::mt19937_64 random(1);
+  std::uniform_real_distribution<float> uniform(-87.0f, 0.0f);
+  double worst = 0;
+  for (int round = 0; round < 2000; ++round) {
+    std::vector<float> scores(key_block);
+    for (float& s : scores) s = round % 2 ? uniform(random) : uniform(random) / 100;
+    scores[0] = 0;  // the maximum, so that nothing is rounded in subtracting it
+    const auto in = scores;
+    RowState state{-std::numeric_limits<float>::infinity(), 0};
+    const Range all{0, static_cast<int32_t>(key_block)};
+    std::vector<float> acc(row_padding);
+    GetParam()->softmax(scores.data(), &all, 1, &state, acc.data(), row_padding);
+    double sum = 0;
+    for (size_t i = 0; i < in.size(); ++i) {
+      const double exact = std::exp(static_cast<double>(in[i]));
+      worst = std::max(worst, std::abs(scores[i] - exact) / exact);
+      sum += scores[i];
+    }
+    EXPECT_NEAR(state.sum, sum, sum * 64 * 0x1p-24);
+    EXPECT_EQ(state.max, 0.0f);
+  }
+  EXPECT_LT(worst, 2 * 0x1p-24) << worst / 0x1p-24 << " units of 2^-24";
+}
+
+TEST_P(Isa, SoftmaxGivesExactZerosOutsideTheRangeAndFarBelowTheMaximum) {
+  std::vector<float> scores(key_block, 1.0f);
+  scores[10] = 500.0f;
+  scores[12] = -std::numeric_limits<float>::infinity();
+  scores[40] = 1e30f;  // outside
+  RowState state{-std::numeric_limits<float>::infinity(), 0};
+  const Range visible{3, 20};
+  std::vector<float> acc(row_padding, 2.0f);
+  GetParam()->softmax(scores.data(), &visible, 1, &state, acc.data(), row_padding);
+  EXPECT_EQ(state.max, 500.0f);
+  EXPECT_EQ(state.sum, 1.0f);
+  for (int i = 0; i < key_block; ++i)
+    EXPECT_EQ(scores[static_cast<size_t>(i)], i == 10 ? 1.0f : 0.0f) << i;
+  EXPECT_EQ(acc[0], 0.0f);  // what was there counts exp(-inf - 500)
+}
+
+TEST_P(Isa, FewRowsEqualsTheSumsInDoubleAndDoesNotDependOnTheNumberOfRows) {
+  std::mt19937_64 random(2);
+  std::normal_distribution<float> normal;
+  for (const DType t : {DType::f32, DType::f16, DType::bf16}) {
+    for (const int64_t in : {1, 5, 16, 33, 172}) {
+      const int64_t out = 11;
+      std::vector<std::byte> w(static_cast<size_t>(in * out * dtype_bytes(t)));
+      for (int64_t i = 0; i < in * out; ++i) store_element(w.data(), t, i, normal(random));
+      const int64_t stride = in + 3;
+      std::vector<float> x(static_cast<size_t>(9 * stride),
+                           std::numeric_limits<float>::quiet_NaN());
+      for (int64_t r = 0; r < 9; ++r) {
+        for (int64_t i = 0; i < in; ++i) x[static_cast<size_t>(r * stride + i)] = normal(random);
+      }
+      std::vector<float> y(9 * 11);
+      GetParam()->few_rows(t, w.data(), in, 0, out, x.data(), stride, 9, y.data(), out);
+      for (int64_t r = 0; r < 9; ++r) {
+        std::vector<float> alone(11);
+        GetParam()->few_rows(t, w.data(), in, 0, 4, x.data() + r * stride, stride, 1, alone.data(),
+                             out);
+        GetParam()->few_rows(t, w.data(), in, 4, out, x.data() + r * stride, stride, 1,
+                             alone.data(), out);
+        for (int64_t o = 0; o < out; ++o) {
+          double exact = 0, size = 0;
+          for (int64_t i = 0; i < in; ++i) {
+            const double p = static_cast<double>(x[static_cast<size_t>(r * stride + i)]) *
+                             load_element(w.data(), t, o * in + i);
+            exact += p;
+            size += std::abs(p);
+          }
+          const float got = y[static_cast<size_t>(r * out + o)];
+          EXPECT_NEAR(got, exact, 2 * static_cast<double>(in + 16) * 0x1p-24 * size);
+          EXPECT_EQ(got, alone[static_cast<size_t>(o)]);
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace gqa::kernels
