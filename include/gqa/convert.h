@@ -38,7 +38,7 @@ struct ConvertPlan {
   ModelConfig result;
   std::vector<HeadGroups> groups;  ///< one per layer
   std::vector<std::string> notes;  ///< what a person should know, a line each: no tokenizer, ...
-  int64_t output_bytes = 0;        ///< of the weights' files
+  int64_t output_bytes = 0;        ///< of the weights, headers aside
   int64_t peak_memory_bytes = 0;   ///< estimate, beyond the mapped source
   int64_t source_kv_bytes_per_token = 0;
   int64_t result_kv_bytes_per_token = 0;

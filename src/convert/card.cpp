@@ -1,1 +1,178 @@
-// to be written
+#include "convert/card.h"
+
+#include <algorithm>
+#include <string_view>
+
+#include "convert/merge.h"
+#include "convert/recipe.h"
+#include "core/fail.h"
+#include "core/text.h"
+
+namespace gqa {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::string read_readme(const fs::path& readme) {
+  try {
+    return read_text(readme);
+  } catch (const Error& error) {
+    // Nothing but the licence is wanted of it: one that is not there or not UTF-8 is no reason to
+    // stop.
+    if (error.kind() == ErrorKind::no_input || error.kind() == ErrorKind::bad_data) return {};
+    throw;
+  }
+}
+
+/// Takes the first line off, without its end.
+std::string_view next_line(std::string_view& text) {
+  const size_t end = std::min(text.find('\n'), text.size());
+  std::string_view line = text.substr(0, end);
+  text.remove_prefix(std::min(end + 1, text.size()));
+  if (line.ends_with('\r')) line.remove_suffix(1);
+  return line;
+}
+
+/// "8", or "[8, 4, 2]" where layers differ.
+std::string heads_text(const std::vector<int64_t>& kv_heads) {
+  const bool even = std::ranges::count(kv_heads, kv_heads[0]) == std::ssize(kv_heads);
+  return even ? fmt::format("{}", kv_heads[0]) : shape_text(kv_heads);
+}
+
+/// The options that both verbs have, as flags.
+std::string output_flags(const ExportOptions& output) {
+  std::string flags;
+  if (output.dtype) flags += fmt::format(" --dtype {}", dtype_name(*output.dtype));
+  if (output.max_shard_bytes != ExportOptions{}.max_shard_bytes) {
+    flags += fmt::format(" --max-shard-size {}", output.max_shard_bytes);
+  }
+  return flags;
+}
+
+/// A word of a shell command.
+std::string quoted(const std::string& word) {
+  const std::string_view safe =
+      "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.,:+@%/=";
+  if (!word.empty() && word.find_first_not_of(safe) == word.npos) return word;
+  std::string text = "'";
+  for (const char c : word) text += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  return text + "'";
+}
+
+bool is_manual(const ExportJob& job) { return job.options.grouping.starts_with("manual"); }
+
+std::string command(const ExportJob& job) {
+  const ConvertOptions& o = job.options;
+  std::string text = fmt::format("gqa {} {} OUT", job.verb, quoted(job.source.name));
+  if (is_manual(job)) return text + fmt::format(" --recipe {}", recipe_name);
+  if (job.verb == "convert") {
+    text += fmt::format(" --kv-heads {} --grouping {} --merge {} --seed {}", o.kv_heads, o.grouping,
+                        o.merge, o.seed);
+  }
+  return text + output_flags(o.output);
+}
+
+std::string front_matter(const ExportJob& job) {
+  // A JSON string is a YAML string.
+  return fmt::format(
+      "---\n"
+      "base_model: {}\n"
+      "{}"
+      "library_name: transformers\n"
+      "pipeline_tag: text-generation\n"
+      "tags:\n"
+      "- gqa\n"
+      "- grouped-query-attention\n"
+      "---\n\n",
+      Json(job.source.name).dump(), license_lines(job.source.dir / "README.md"));
+}
+
+std::string table(const ExportJob& job) {
+  const ConvertPlan& plan = job.plan;
+  const auto row = [](std::string_view what, const auto& before, const auto& after) {
+    return fmt::format("| {} | {} | {} |\n", what, before, after);
+  };
+  return row("", job.source.name, "this model") + row("---", "---", "---") +
+         row("query heads", plan.source.q_heads, plan.result.q_heads) +
+         row("KV heads", heads_text(plan.source.kv_heads), heads_text(plan.result.kv_heads)) +
+         row("KV bytes per token", plan.source_kv_bytes_per_token, plan.result_kv_bytes_per_token);
+}
+
+std::string method(const ExportJob& job) {
+  if (job.verb == "expand") {
+    return "Each KV head was repeated for every query head that shares it: the model computes what "
+           "the original computes, with a larger KV cache.\n";
+  }
+  const ConvertOptions& o = job.options;
+  return fmt::format(
+      "| option | value |\n| --- | --- |\n| grouping | {} |\n| merge | {} |\n| seed | {} |\n\n"
+      "Each KV head of this model is {}. Query heads were reordered so that those that share a KV "
+      "head are neighbours. `{}` has the groups of every layer and the SHA-256 of every file.\n",
+      is_manual(job) ? "manual" : o.grouping, o.merge, o.seed, find_merge(o.merge).summary,
+      recipe_name);
+}
+
+std::string warning(const ExportJob& job) {
+  if (job.verb == "expand" || job.plan.source.kv_heads == job.plan.result.kv_heads) return {};
+  return fmt::format(
+      "**Merging KV heads changes what the model computes, and its quality has not been measured "
+      "here.** Measure it before use:\n\n"
+      "```sh\ngqa eval OUT --text FILE --against {}\n```\n\n",
+      quoted(job.source.name));
+}
+
+std::string usage(const ExportJob& job) {
+  const char* no_tokenizer = "The source has no `tokenizer.json`, so this folder has none.\n\n";
+  const auto& carried = job.source.carried;
+  const bool has_tokenizer = std::ranges::find(carried, "tokenizer.json") != carried.end();
+  return fmt::format(
+      "## Use\n\n"
+      "```python\n"
+      "from transformers import AutoModelForCausalLM{}\n\n"
+      "model = AutoModelForCausalLM.from_pretrained(\"path/to/this/folder\")\n"
+      "{}"
+      "```\n\n"
+      "{}"
+      "## Reproduce\n\n"
+      "```sh\n{}\n```\n",
+      has_tokenizer ? ", AutoTokenizer" : "",
+      has_tokenizer ? "tokenizer = AutoTokenizer.from_pretrained(\"path/to/this/folder\")\n" : "",
+      has_tokenizer ? "" : no_tokenizer, command(job));
+}
+
+}  // namespace
+
+std::string license_lines(const fs::path& readme) {
+  const std::string content = read_readme(readme);
+  std::string_view text = content;
+  std::string lines;
+  if (next_line(text) != "---") return {};
+  bool in_license = false;
+  while (!text.empty()) {
+    const std::string_view line = next_line(text);
+    if (line == "---") return lines;
+    // A value may go on in indented lines or list items.
+    const bool goes_on = line.starts_with(' ') || line.starts_with('-');
+    if (!goes_on) {
+      in_license = line.starts_with("license:") || line.starts_with("license_name:") ||
+                   line.starts_with("license_link:");
+    }
+    if (in_license) lines += fmt::format("{}\n", line);
+  }
+  return {};  // front matter that never ends is none
+}
+
+std::string model_card(const ExportJob& job) {
+  const std::string title = job.verb == "expand"
+                                ? fmt::format("{}, multi-head", job.source.name)
+                                : fmt::format("{} with {} KV heads", job.source.name,
+                                              heads_text(job.plan.result.kv_heads));
+  return front_matter(job) + fmt::format("# {}\n\n", title) +
+         fmt::format(
+             "Made by `gqa {}` from `{}`: grouped-query attention, in which query heads "
+             "share KV heads.\n\n",
+             job.verb, job.source.name) +
+         table(job) + "\n" + method(job) + "\n" + warning(job) + usage(job);
+}
+
+}  // namespace gqa

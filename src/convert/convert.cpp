@@ -1,1 +1,111 @@
-// to be written
+#include "gqa/convert.h"
+
+#include <algorithm>
+#include <memory>
+#include <utility>
+
+#include "convert/export.h"
+#include "convert/grouping.h"
+#include "convert/merge.h"
+
+namespace gqa {
+namespace {
+
+/// The query heads in their new order: those of a group's first KV head, of its second, and so on.
+std::vector<int64_t> query_order(const HeadGroups& groups, int64_t q_heads, int64_t kv_heads) {
+  const int64_t per_kv_head = q_heads / kv_heads;
+  std::vector<int64_t> order;
+  for (const auto& group : groups) {
+    for (const int64_t kv_head : group) {
+      for (int64_t i = 0; i < per_kv_head; ++i) order.push_back(kv_head * per_kv_head + i);
+    }
+  }
+  return order;
+}
+
+/// Merges a layer when the first of its new tensors is asked for; each is handed out once.
+class LazyMerge {
+ public:
+  LazyMerge(const ExportJob& job, int64_t layer, const AttentionTensors& a)
+      : method_(&find_merge(job.options.merge)),
+        config_(job.source.config),
+        layer_(layer),
+        groups_(job.plan.groups[layer]),
+        seed_(job.options.seed),
+        tensors_(a) {}
+
+  std::vector<double> take(std::vector<double> MergedLayer::*part) {
+    if (!is_merged_) {
+      for (const Tensor* t : {tensors_.k, tensors_.v, tensors_.k_bias, tensors_.v_bias}) {
+        if (t != nullptr) check_finite(*t);
+      }
+      merged_ = method_->merge({config_, layer_, groups_, seed_, tensors_.k, tensors_.v,
+                                tensors_.k_bias, tensors_.v_bias});
+      is_merged_ = true;
+    }
+    return std::move(merged_.*part);
+  }
+
+ private:
+  const MergeMethod* method_;
+  ModelConfig config_;
+  int64_t layer_;
+  HeadGroups groups_;
+  uint64_t seed_;
+  AttentionTensors tensors_;
+  MergedLayer merged_;
+  bool is_merged_ = false;
+};
+
+void rewrite_layer(const ExportJob& job, int64_t layer, Rewrites& rewrites) {
+  const ModelConfig& config = job.source.config;
+  const HeadGroups& groups = job.plan.groups[layer];
+  const std::optional<DType> dtype = job.options.output.dtype;
+  const AttentionTensors a = attention_tensors(job.source.checkpoint, layer);
+  const auto merge = std::make_shared<LazyMerge>(job, layer, a);
+  const HeadGather order{query_order(groups, config.q_heads, config.kv_heads[layer]),
+                         config.q_heads, 0};
+  HeadGather columns = order;
+  columns.axis = 1;
+
+  const auto put_merged = [&](const Tensor& source, std::vector<double> MergedLayer::*part) {
+    OutputTensor tensor = copy_tensor(source, dtype);
+    tensor.shape[0] = std::ssize(groups) * config.head_dim;
+    tensor.make = [merge, part] { return merge->take(part); };
+    // K and V are merged together.
+    tensor.make_bytes = 2 * tensor.elements() * static_cast<int64_t>(sizeof(double));
+    rewrites[&source] = std::move(tensor);
+  };
+  rewrites[a.q] = gather_tensor(*a.q, dtype, order);
+  rewrites[a.o] = gather_tensor(*a.o, dtype, columns);
+  put_merged(*a.k, &MergedLayer::k);
+  put_merged(*a.v, &MergedLayer::v);
+  if (!config.attention_bias) return;
+  rewrites[a.q_bias] = gather_tensor(*a.q_bias, dtype, order);
+  put_merged(*a.k_bias, &MergedLayer::k_bias);
+  put_merged(*a.v_bias, &MergedLayer::v_bias);
+}
+
+ExportJob convert_job(const std::filesystem::path& source, const ConvertOptions& options) {
+  find_merge(options.merge);  // refuses what it does not know before any file is read
+  ExportJob job = open_job("convert", source, options);
+  const ModelConfig& config = job.source.config;
+  job.plan.groups = make_groups(config, options);
+  Rewrites rewrites;
+  for (int64_t l = 0; l < config.n_layers; ++l) rewrite_layer(job, l, rewrites);
+  finish_job(job, std::move(rewrites), std::vector<int64_t>(config.n_layers, options.kv_heads));
+  return job;
+}
+
+}  // namespace
+
+ConvertPlan plan_convert(const std::filesystem::path& source, const ConvertOptions& options) {
+  return convert_job(source, options).plan;
+}
+
+void convert(const std::filesystem::path& source, const std::filesystem::path& out,
+             const ConvertOptions& options, const Progress& progress) {
+  export_model(convert_job(source, options), out, progress);
+}
+
+}  // namespace gqa

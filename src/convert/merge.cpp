@@ -1,1 +1,101 @@
-// to be written
+#include "convert/merge.h"
+
+#include <algorithm>
+#include <array>
+
+#include "convert/elements.h"
+#include "convert/join.h"
+#include "convert/random.h"
+#include "core/fail.h"
+
+namespace gqa {
+namespace {
+
+/// Applies `merge_one(tensor) -> values` to each of the layer's tensors.
+template <typename MergeOne>
+MergedLayer merge_each(const MergeInput& in, MergeOne merge_one) {
+  MergedLayer merged;
+  merged.k = merge_one(*in.k);
+  merged.v = merge_one(*in.v);
+  if (in.k_bias != nullptr) merged.k_bias = merge_one(*in.k_bias);
+  if (in.v_bias != nullptr) merged.v_bias = merge_one(*in.v_bias);
+  return merged;
+}
+
+/// Elements that belong to one KV head.
+int64_t head_elements(const MergeInput& in, const Tensor& tensor) {
+  return tensor.elements / in.config.kv_heads[in.layer];
+}
+
+/// out[i] = the mean of element i over the heads. Starts from the first head, not from zero: a mean
+/// of equal elements is then that element to the bit, even -0.
+void average_heads(const Tensor& tensor, std::span<const int64_t> heads, int64_t n, double* out) {
+  constexpr int64_t block = 2048;
+  std::array<float, block> values;
+  for (int64_t begin = 0; begin < n; begin += block) {
+    const int64_t count = std::min(block, n - begin);
+    for (size_t m = 0; m < heads.size(); ++m) {
+      const int64_t element = heads[m] * n + begin;
+      decode_elements(tensor.data + element * dtype_bytes(*tensor.dtype), *tensor.dtype, count,
+                      values.data());
+      if (m == 0) {
+        std::copy_n(values.begin(), count, out + begin);
+      } else {
+        for (int64_t i = 0; i < count; ++i) out[begin + i] += static_cast<double>(values[i]);
+      }
+    }
+    for (int64_t i = 0; i < count; ++i) out[begin + i] /= static_cast<double>(heads.size());
+  }
+}
+
+std::vector<double> average(const MergeInput& in, const Tensor& tensor, size_t members) {
+  const int64_t n = head_elements(in, tensor);
+  std::vector<double> merged(in.groups.size() * n);
+  for (size_t g = 0; g < in.groups.size(); ++g) {
+    const auto heads = std::span(in.groups[g]).first(std::min(members, in.groups[g].size()));
+    average_heads(tensor, heads, n, merged.data() + g * n);
+  }
+  return merged;
+}
+
+/// Mean pooling (Ainslie et al. 2023).
+MergedLayer merge_mean(const MergeInput& in) {
+  return merge_each(in, [&](const Tensor& t) { return average(in, t, SIZE_MAX); });
+}
+
+MergedLayer merge_first(const MergeInput& in) {
+  return merge_each(in, [&](const Tensor& t) { return average(in, t, 1); });
+}
+
+/// The heads are thrown away, new ones drawn as for training from scratch.
+MergedLayer merge_random(const MergeInput& in) {
+  Random random(in.seed, RandomUse::merge, in.layer);
+  return merge_each(in, [&](const Tensor& tensor) {
+    std::vector<double> drawn(in.groups.size() * head_elements(in, tensor));
+    const bool is_bias = tensor.shape.size() == 1;
+    if (is_bias) return drawn;
+    for (double& x : drawn) x = in.config.initializer_range * random.normal();
+    return drawn;
+  });
+}
+
+constexpr MergeMethod methods[] = {
+    {"mean", "the mean of its group", merge_mean},
+    {"first", "the first of its group", merge_first},
+    {"random", "drawn at random, to be trained", merge_random},
+};
+
+}  // namespace
+
+std::span<const MergeMethod> merge_methods() { return methods; }
+
+const MergeMethod& find_merge(std::string_view name) {
+  for (const MergeMethod& method : methods) {
+    if (method.name == name) return method;
+  }
+  std::vector<std::string_view> names;
+  for (const MergeMethod& method : methods) names.push_back(method.name);
+  fail(ErrorKind::usage, "merge `{}` is not known; choices: {}", name, joined(names));
+}
+
+}  // namespace gqa

@@ -1,0 +1,41 @@
+// From a plan to a model folder.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "convert/output_tensor.h"
+#include "convert/source.h"
+#include "gqa/convert.h"
+#include "io/json.h"
+
+namespace gqa {
+
+/// Everything that is known before the first byte is written.
+struct ExportJob {
+  std::string verb;  ///< "convert" or "expand"
+  SourceModel source;
+  ConvertPlan plan;
+  ConvertOptions options;  ///< of expand: the output's alone
+  std::vector<OutputTensor> tensors;
+};
+
+/// What becomes of the source's tensors; those that it does not name are copied.
+using Rewrites = std::map<const Tensor*, OutputTensor>;
+
+/// Opens the source and starts its plan. Throws Error (usage) for output options out of range.
+ExportJob open_job(std::string verb, const std::filesystem::path& source,
+                   const ConvertOptions& options);
+/// Completes the job and its plan; kv_heads: per layer, of the result.
+void finish_job(ExportJob& job, Rewrites rewrites, std::vector<int64_t> kv_heads);
+
+/// Writes the folder: weights, config.json, carried files, model card, recipe.
+void export_model(const ExportJob& job, const std::filesystem::path& out, const Progress& progress);
+
+/// The source's config.json with the result's KV heads, head size and dtype; all else as it was.
+Json result_config(const ExportJob& job);
+
+}  // namespace gqa

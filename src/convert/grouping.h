@@ -1,0 +1,52 @@
+// Which KV heads become one.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "gqa/convert.h"
+#include "gqa/error.h"
+#include "io/json.h"
+
+namespace gqa {
+
+/// What a grouping method sees of one layer.
+struct GroupingInput {
+  const ModelConfig& config;
+  int64_t layer = 0;
+  int64_t kv_heads = 0;  ///< wanted; divides the layer's own number
+  uint64_t seed = 0;
+};
+
+/// Groups are of equal size. Canonical order: members ascending, groups by their first member, so
+/// that as many groups as heads change nothing.
+struct GroupingMethod {
+  std::string_view name;
+  HeadGroups (*group)(const GroupingInput&);
+};
+
+std::span<const GroupingMethod> grouping_methods();
+
+/// Per layer. Throws Error: usage for an unknown grouping, for a number of KV heads or explicit
+/// groups that do not fit the model; no_input and bad_data for the file of `manual:FILE`.
+std::vector<HeadGroups> make_groups(const ModelConfig& config, const ConvertOptions& options);
+
+/// Throws Error (usage) unless `kv_heads` divides the KV heads of every layer; names the valid
+/// choices.
+void check_kv_heads(const ModelConfig& config, int64_t kv_heads);
+
+/// Groups as JSON holds them: one list of groups for every layer, or one such list per layer.
+/// Throws Error (bad_data, naming `where`, layer and head) unless each layer's groups part its KV
+/// heads into `kv_heads` groups of equal size.
+std::vector<HeadGroups> parse_groups(const Json& json, const std::string& where,
+                                     const ModelConfig& config, int64_t kv_heads);
+
+/// The same check for groups at hand, with an Error of the given kind.
+void check_groups(std::span<const HeadGroups> layers, const std::string& where,
+                  const ModelConfig& config, int64_t kv_heads, ErrorKind kind);
+
+}  // namespace gqa

@@ -1,0 +1,14 @@
+// How alike KV heads are.
+#pragma once
+
+#include <cstdint>
+
+#include "io/checkpoint.h"
+
+namespace gqa {
+
+/// Mean |cosine| over all pairs of heads, each head the vector of its rows; NaN with one head. A
+/// head of zeros is like no other. Throws Error (bad_data) where an element is not finite.
+double head_similarity(const Tensor& tensor, int64_t heads);
+
+}  // namespace gqa

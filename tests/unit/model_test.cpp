@@ -1,0 +1,185 @@
+#include "gqa/model.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <vector>
+
+#include "gqa/error.h"
+#include "gqa/generate.h"
+#include "model/rope.h"
+#include "support/naive_llama.h"
+#include "support/temp_dir.h"
+
+namespace gqa {
+namespace {
+
+using test::TinyLlama;
+
+std::vector<TinyLlama> variants() {
+  TinyLlama grouped{.kv_heads = 2, .tied_head = false};
+  TinyLlama biased{
+      .q_heads = 6, .kv_heads = 1, .head_dim = 4, .attention_bias = true, .mlp_bias = true};
+  TinyLlama half{.kv_heads = 4, .dtype = DType::f16, .shards = 3};
+  TinyLlama brain{.dtype = DType::bf16};
+  return {grouped, biased, half, brain, TinyLlama{}};
+}
+
+std::vector<int32_t> some_tokens(int64_t n) {
+  std::vector<int32_t> tokens;
+  for (int64_t i = 0; i < n; ++i)
+    tokens.push_back(static_cast<int32_t>((i * i * 7 + 3 * i + 1) % 19));
+  return tokens;
+}
+
+/// Logits [tokens][vocab] of a sequence fed in pieces.
+std::vector<float> run(Context& context, const Model& model, std::span<const int32_t> tokens,
+                       size_t piece, DType kv_dtype = DType::f32) {
+  KvCache cache = model.make_cache(kv_dtype);
+  std::vector<float> all;
+  std::vector<float> hidden;
+  while (!tokens.empty()) {
+    const size_t n = std::min(piece, tokens.size());
+    const Model::Step step{&cache, tokens.first(n)};
+    model.forward(context, std::span(&step, 1), hidden);
+    std::vector<float> logits(n * static_cast<size_t>(model.config().vocab_size));
+    model.logits(context, hidden, logits);
+    all.insert(all.end(), logits.begin(), logits.end());
+    tokens = tokens.subspan(n);
+  }
+  return all;
+}
+
+TEST(Model, EqualsTheFormulasInDoublePrecision) {
+  for (const TinyLlama& variant : variants()) {
+    const test::TempDir dir;
+    const auto folder = test::write_tiny(dir / "model", variant);
+    const Model model = Model::load(folder);
+    Context context({.threads = 2});
+    const auto tokens = some_tokens(29);
+    const auto expected = test::NaiveLlama(variant, folder).logits(tokens);
+    for (const size_t piece : {1u, 5u, 29u}) {  // few rows, few rows, SGEMM
+      const auto got = run(context, model, tokens, piece);
+      for (size_t t = 0; t < tokens.size(); ++t) {
+        double largest = 0;
+        for (const double x : expected[t]) largest = std::max(largest, std::abs(x));
+        for (size_t i = 0; i < expected[t].size(); ++i) {
+          // Some twenty chained sums of up to 48 terms, each within 48 units of 2^-24.
+          ASSERT_NEAR(got[t * expected[t].size() + i], expected[t][i], 20 * 48 * 0x1p-24 * largest)
+              << "token " << t << ", pieces of " << piece;
+        }
+      }
+    }
+  }
+}
+
+TEST(Model, ThreadsChangeNoBitNorDoesTheBatchWhileDecoding) {
+  const test::TempDir dir;
+  const Model model =
+      Model::load(test::write_tiny(dir / "model", {.kv_heads = 2, .dtype = DType::bf16}));
+  const auto tokens = some_tokens(20);
+  Context one({.threads = 1});
+  for (const size_t piece : {1u, 20u}) {
+    const auto expected = run(one, model, tokens, piece);
+    for (int threads = 2; threads <= 4; ++threads) {
+      Context many({.threads = threads});
+      EXPECT_EQ(run(many, model, tokens, piece), expected);
+    }
+  }
+  // Three sequences of different lengths, decoded together.
+  const auto alone = run(one, model, tokens, 1);
+  std::vector<KvCache> caches;
+  std::vector<float> hidden;
+  for (size_t s = 0; s < 3; ++s) {
+    caches.push_back(model.make_cache(DType::f32));
+    for (size_t t = 0; t < 4 * s; ++t) {
+      const Model::Step step{&caches[s], std::span(tokens).subspan(t, 1)};
+      model.forward(one, std::span(&step, 1), hidden);
+    }
+  }
+  std::vector<Model::Step> steps;
+  for (size_t s = 0; s < 3; ++s) steps.push_back({&caches[s], std::span(tokens).subspan(4 * s, 1)});
+  model.forward(one, steps, hidden);
+  std::vector<float> logits(3 * 19);
+  model.logits(one, hidden, logits);
+  for (size_t s = 0; s < 3; ++s) {
+    for (size_t i = 0; i < 19; ++i) EXPECT_EQ(logits[s * 19 + i], alone[4 * s * 19 + i]) << s;
+  }
+}
+
+TEST(Model, RefusesIdsAndLengthsThatDoNotFit) {
+  const test::TempDir dir;
+  const Model model = Model::load(test::write_tiny(dir / "model", {}));
+  Context context({.threads = 1});
+  const auto refused = [&](std::vector<int32_t> tokens, const std::string& message) {
+    try {
+      run(context, model, tokens, tokens.size());
+      ADD_FAILURE() << "accepted";
+    } catch (const Error& e) {
+      EXPECT_EQ(e.kind(), ErrorKind::usage);
+      EXPECT_NE(std::string(e.what()).find(message), std::string::npos) << e.what();
+    }
+  };
+  refused({1, 19}, "id 19 is outside the vocabulary of 19");
+  refused({-1}, "id -1");
+  refused(some_tokens(33), "32 positions");
+  EXPECT_EQ(run(context, model, some_tokens(32), 32).size(), 32u * 19u);
+}
+
+TEST(Model, KnowsItsDefaultCacheTypeAndSize) {
+  const test::TempDir dir;
+  const Model full = Model::load(test::write_tiny(dir / "f32", {}));
+  const Model half =
+      Model::load(test::write_tiny(dir / "f16", {.kv_heads = 2, .dtype = DType::f16}));
+  EXPECT_EQ(full.default_kv_dtype(), DType::f32);
+  EXPECT_EQ(half.default_kv_dtype(), DType::f16);
+  EXPECT_EQ(full.make_cache(DType::f32).shape().bytes_per_token(), 2 * 8 * 6 * 2 * 4);
+  EXPECT_EQ(half.make_cache(DType::f16).shape().bytes_per_token(), 2 * 2 * 6 * 2 * 2);
+  int64_t parameters = 0;
+  for (const auto& [name, tensor] : test::load_tensors(dir / "f32")) {
+    parameters += static_cast<int64_t>(tensor.values.size());
+  }
+  EXPECT_EQ(full.parameters(), parameters);
+}
+
+TEST(Rope, TurnsEachPlaneByItsFrequency) {
+  const Rope rope(RopeConfig{.theta = 100.0}, 4);
+  EXPECT_FLOAT_EQ(rope.frequencies()[0], 1.0f);
+  EXPECT_FLOAT_EQ(rope.frequencies()[1], 0.1f);
+  float c[2], s[2];
+  rope.angles(3, c, s);
+  float x[] = {1, 0, 0, 1};
+  Rope::rotate(x, 1, 4, c, s);
+  EXPECT_FLOAT_EQ(x[0], std::cos(3.0f));
+  EXPECT_FLOAT_EQ(x[2], std::sin(3.0f));
+  EXPECT_FLOAT_EQ(x[1], -std::sin(0.3f));
+  EXPECT_FLOAT_EQ(x[3], std::cos(0.3f));
+}
+
+TEST(Rope, ScalingKeepsFastPlanesAndSlowsSlowOnes) {
+  RopeConfig config{.theta = 500000.0,
+                    .factor = 8.0,
+                    .low_freq_factor = 1.0,
+                    .high_freq_factor = 4.0,
+                    .original_positions = 8192};
+  const auto plain = Rope(config, 128).frequencies();
+  config.scaling = RopeConfig::Scaling::linear;
+  const auto linear = Rope(config, 128).frequencies();
+  config.scaling = RopeConfig::Scaling::llama3;
+  const auto llama3 = Rope(config, 128).frequencies();
+  config.scaling = RopeConfig::Scaling::yarn;
+  const auto yarn = Rope(config, 128).frequencies();
+  for (size_t i = 0; i < plain.size(); ++i) {
+    EXPECT_FLOAT_EQ(linear[i], plain[i] / 8);
+    EXPECT_LE(llama3[i], plain[i]);
+    EXPECT_GE(llama3[i], plain[i] / 8 * 0.9999f);
+  }
+  for (const auto* scaled : {&llama3, &yarn}) {
+    EXPECT_FLOAT_EQ(scaled->front(), plain.front());
+    EXPECT_FLOAT_EQ(scaled->back(), plain.back() / 8);
+    EXPECT_TRUE(std::is_sorted(scaled->rbegin(), scaled->rend()));
+  }
+}
+
+}  // namespace
+}  // namespace gqa
