@@ -1,0 +1,165 @@
+#include "cli/args.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <cmath>
+#include <string_view>
+#include <utility>
+
+#include "gqa/error.h"
+
+namespace gqa::cli {
+namespace {
+
+[[noreturn]] void refuse(const std::string& option, const std::string& expected,
+                         const std::string& value) {
+  throw Error(ErrorKind::usage, fmt::format("{}: expected {}, got '{}'", option, expected, value));
+}
+
+/// The number at the start of `text`, which moves past it; none where there is none or it does not
+/// fit.
+template <typename T>
+std::optional<T> take_number(std::string_view& text) {
+  T number{};
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (error != std::errc()) return std::nullopt;
+  text.remove_prefix(static_cast<size_t>(end - text.data()));
+  return number;
+}
+
+template <typename T>
+std::optional<T> whole_number(std::string_view text) {
+  const std::optional<T> number = take_number<T>(text);
+  return text.empty() ? number : std::nullopt;
+}
+
+struct Unit {
+  std::string_view name;
+  int64_t bytes;
+};
+constexpr std::array<Unit, 13> units{{{"", 1},
+                                      {"B", 1},
+                                      {"K", 1'000},
+                                      {"KB", 1'000},
+                                      {"M", 1'000'000},
+                                      {"MB", 1'000'000},
+                                      {"G", 1'000'000'000},
+                                      {"GB", 1'000'000'000},
+                                      {"TB", 1'000'000'000'000},
+                                      {"KIB", int64_t{1} << 10},
+                                      {"MIB", int64_t{1} << 20},
+                                      {"GIB", int64_t{1} << 30},
+                                      {"TIB", int64_t{1} << 40}}};
+
+std::string upper(std::string_view text) {
+  std::string result(text);
+  for (char& c : result) {
+    if (c >= 'a' && c <= 'z') c = static_cast<char>(c - 'a' + 'A');
+  }
+  return result;
+}
+
+}  // namespace
+
+int64_t parse_integer(const std::string& option, const std::string& value, int64_t low,
+                      int64_t high) {
+  const auto number = whole_number<int64_t>(value);
+  if (!number || *number < low || *number > high) {
+    const bool bounded = high != INT64_MAX;
+    refuse(option,
+           bounded ? fmt::format("a whole number from {} to {}", low, high)
+                   : fmt::format("a whole number of at least {}", low),
+           value);
+  }
+  return *number;
+}
+
+uint64_t parse_seed(const std::string& option, const std::string& value) {
+  const auto number = whole_number<uint64_t>(value);
+  if (!number) refuse(option, "a whole number from 0 to 18446744073709551615", value);
+  return *number;
+}
+
+float parse_real(const std::string& option, const std::string& value) {
+  const auto number = whole_number<float>(value);
+  if (!number || !std::isfinite(*number)) refuse(option, "a number", value);
+  return *number;
+}
+
+int64_t parse_bytes(const std::string& option, const std::string& value) {
+  std::string_view rest = value;
+  const auto count = take_number<int64_t>(rest);
+  const std::string name = upper(rest);
+  const auto* unit =
+      std::find_if(units.begin(), units.end(), [&](const Unit& u) { return u.name == name; });
+  int64_t bytes = 0;
+  if (!count || *count < 1 || unit == units.end() ||
+      __builtin_mul_overflow(*count, unit->bytes, &bytes)) {
+    refuse(option, "a size such as 5GB, 500MB, 1GiB or plain bytes", value);
+  }
+  return bytes;
+}
+
+CLI::Option* add_value(CLI::App& verb, const std::string& name, const std::string& placeholder,
+                       const std::string& description,
+                       std::function<void(const std::string& value)> set) {
+  // The raw callback: CLI11's own conversions would drop an empty value, and read 010 as octal.
+  const CLI::callback_t callback = [set = std::move(set)](const CLI::results_t& values) {
+    set(values.front());
+    return true;
+  };
+  CLI::Option* option = verb.add_option(name, callback, description);
+  // Text of our own: CLI11's lists every option that this one excludes.
+  option->type_name(placeholder)->option_text(placeholder)->expected(1);
+  return option;
+}
+
+void add_required(CLI::App& verb, const std::string& name, std::string& value,
+                  const std::string& placeholder, const std::string& description) {
+  const auto set = [&value, name](const std::string& given) {
+    if (given.empty()) throw Error(ErrorKind::usage, name + " is empty");
+    value = given;
+  };
+  add_value(verb, name, placeholder, description, set)
+      ->required()
+      ->option_text(name.starts_with('-') ? placeholder + " (required)" : " ");
+}
+
+void add_model(CLI::App& verb, std::string& value) {
+  add_required(verb, "MODEL", value, "DIR", "Model folder (Hugging Face layout, safetensors)");
+}
+
+CLI::Option* add_dtype(CLI::App& verb, const std::string& name, std::optional<DType>& value,
+                       const std::string& description) {
+  return add_value(verb, name, "TYPE", description, [&value, name](const std::string& given) {
+    value = parse_dtype(given);
+    if (!value) refuse(name, "f32, f16 or bf16", given);
+  });
+}
+
+void add_common(CLI::App& verb, Common& common) {
+  const std::string group = "Common options";
+  verb.add_flag("--json", common.json, "Print one JSON object")->group(group);
+  verb.add_flag("--quiet", common.quiet, "No messages and no progress, errors only")->group(group);
+  add_value(verb, "--threads", "N", "Threads; default: the cores that this process may use",
+            [&common](const std::string& value) {
+              common.threads = static_cast<int>(parse_integer("--threads", value, 1, 1024));
+            })
+      ->group(group);
+  add_value(verb, "--isa", "NAME",
+            "Instruction set, one that `gqa doctor` lists; default: the best",
+            [&common](const std::string& value) {
+              const std::vector<std::string> names = available_isas();
+              if (std::find(names.begin(), names.end(), value) == names.end()) {
+                refuse("--isa", fmt::format("one of {}", fmt::join(names, ", ")), value);
+              }
+              common.isa = value;
+            })
+      ->group(group);
+}
+
+}  // namespace gqa::cli

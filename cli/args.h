@@ -1,0 +1,56 @@
+// Options: what every verb takes, and how values are read.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "gqa/context.h"
+#include "gqa/dtype.h"
+
+namespace gqa::cli {
+
+/// What every verb takes.
+struct Common {
+  bool json = false;
+  bool quiet = false;
+  int threads = 0;
+  std::string isa;
+
+  ContextOptions context() const { return {threads, isa}; }
+};
+
+/// Declares --json, --quiet, --threads and --isa.
+void add_common(CLI::App& verb, Common& common);
+
+/// Declares an option with one value, which `set` reads or refuses (Error, usage). The value
+/// reaches `set` as it was typed, empty or not.
+CLI::Option* add_value(CLI::App& verb, const std::string& name, const std::string& placeholder,
+                       const std::string& description,
+                       std::function<void(const std::string& value)> set);
+
+/// Declares a positional argument or an option that must be given.
+void add_required(CLI::App& verb, const std::string& name, std::string& value,
+                  const std::string& placeholder, const std::string& description);
+
+/// Declares the positional argument MODEL.
+void add_model(CLI::App& verb, std::string& value);
+
+/// Declares an option whose values are storage types.
+CLI::Option* add_dtype(CLI::App& verb, const std::string& name, std::optional<DType>& value,
+                       const std::string& description);
+
+// Values. Each throws Error (usage) that names the option, what is expected and what came.
+
+int64_t parse_integer(const std::string& option, const std::string& value, int64_t low,
+                      int64_t high);
+uint64_t parse_seed(const std::string& option, const std::string& value);
+/// A finite number.
+float parse_real(const std::string& option, const std::string& value);
+/// "5GB", "500MB", "1GiB" or plain bytes; at least 1.
+int64_t parse_bytes(const std::string& option, const std::string& value);
+
+}  // namespace gqa::cli

@@ -1,0 +1,110 @@
+#include "gqa/eval.h"
+
+#include <fmt/format.h>
+
+#include <filesystem>
+#include <memory>
+
+#include "cli/args.h"
+#include "cli/format.h"
+#include "cli/input.h"
+#include "cli/progress_bar.h"
+#include "cli/terminal.h"
+#include "cli/verbs.h"
+#include "gqa/error.h"
+
+namespace gqa::cli {
+namespace {
+
+struct EvalArgs {
+  Common common;
+  std::string model;
+  std::string text;
+  std::string against;
+  EvalOptions options;
+};
+
+/// Token by token, models compare only where they read the same tokens.
+void check_same_tokens(const EvalArgs& args, const Tokenizer& tokenizer, const std::string& text) {
+  const auto file = std::filesystem::path(args.against) / "tokenizer.json";
+  if (!std::filesystem::exists(file)) return;
+  if (Tokenizer::load(file).encode(text) == tokenizer.encode(text)) return;
+  throw Error(
+      ErrorKind::bad_data,
+      fmt::format("{}: expected the tokens that the tokenizer of {} gives for {}, got others",
+                  file.string(), args.model, args.text));
+}
+
+EvalResult measure(const EvalArgs& args, Context& context, const Progress& progress) {
+  const std::string text = read_text_file(args.text);
+  const LoadedModel loaded = load_model(args.model, progress);
+  std::optional<Model> against;
+  if (!args.against.empty()) {
+    against = Model::load(args.against, progress);
+    check_same_tokens(args, loaded.tokenizer, text);
+  }
+  return evaluate(context, loaded.model, loaded.tokenizer, text, args.options,
+                  against ? &*against : nullptr, progress);
+}
+
+Json as_json(const EvalResult& result) {
+  Json object{{"nll", result.nll},
+              {"ppl", result.ppl},
+              {"bits_per_byte", result.bits_per_byte},
+              {"tokens", result.tokens},
+              {"context", result.context},
+              {"seconds", result.seconds}};
+  if (result.kl) object["kl"] = *result.kl;
+  if (result.top1_agreement) object["top1_agreement"] = *result.top1_agreement;
+  return object;
+}
+
+std::string as_text(const EvalResult& result) {
+  Fields fields;
+  fields.add("nll", fmt::format("{:.5f} nats per token", result.nll));
+  fields.add("ppl", fmt::format("{:.4f}", result.ppl));
+  fields.add("bits per byte", fmt::format("{:.4f}", result.bits_per_byte));
+  if (result.kl) fields.add("kl", fmt::format("{:.5f} nats per token", *result.kl));
+  if (result.top1_agreement) {
+    fields.add("top-1 agreement", fmt::format("{:.2f} %", *result.top1_agreement * 100));
+  }
+  fields.add("tokens", fmt::format("{}, context {}", grouped(result.tokens), result.context));
+  fields.add("time", human_seconds(result.seconds));
+  return fields.text();
+}
+
+int run_eval(const EvalArgs& args) {
+  Context context(args.common.context());
+  ProgressBar bar(args.common);
+  const EvalResult result = measure(args, context, bar.callback());
+  bar.erase();
+  if (args.common.json) {
+    print_json(as_json(result));
+  } else {
+    print(as_text(result));
+  }
+  return 0;
+}
+
+}  // namespace
+
+Run declare_eval(CLI::App& verb) {
+  auto args = std::make_shared<EvalArgs>();
+  add_model(verb, args->model);
+  add_required(verb, "--text", args->text, "FILE", "Text to predict, UTF-8");
+  add_value(verb, "--against", "DIR",
+            "Original model: adds the KL divergence from it and the share of\ntokens where both "
+            "rank the same one first",
+            [args](const std::string& value) { args->against = value; });
+  add_value(verb, "--context", "N",
+            "Tokens a window, BOS included;\ndefault: the model's limit, at most 2048",
+            [args](const std::string& value) {
+              args->options.context = parse_integer("--context", value, 2, INT64_MAX);
+            });
+  add_dtype(verb, "--kv-dtype", args->options.kv_dtype,
+            "Type of the KV cache: f32, f16 or bf16;\ndefault: that of 16-bit weights, else f32");
+  add_common(verb, args->common);
+  return [args] { return run_eval(*args); };
+}
+
+}  // namespace gqa::cli

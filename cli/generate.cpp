@@ -1,0 +1,144 @@
+#include "gqa/generate.h"
+
+#include <fmt/format.h>
+
+#include <memory>
+#include <optional>
+
+#include "cli/args.h"
+#include "cli/format.h"
+#include "cli/input.h"
+#include "cli/progress_bar.h"
+#include "cli/signals.h"
+#include "cli/terminal.h"
+#include "cli/verbs.h"
+#include "gqa/error.h"
+
+namespace gqa::cli {
+namespace {
+
+struct GenerateArgs {
+  Common common;
+  std::string model;
+  std::optional<std::string> prompt;
+  std::string prompt_file;
+  GenerateOptions options;
+};
+
+std::string read_prompt(const GenerateArgs& args) {
+  if (args.prompt_file.empty()) {
+    if (!args.prompt) {
+      throw Error(ErrorKind::usage, "a prompt is missing: --prompt TEXT or --prompt-file FILE");
+    }
+    if (args.prompt->empty()) throw Error(ErrorKind::usage, "--prompt is empty: expected a text");
+    check_utf8(*args.prompt, "--prompt");
+    return *args.prompt;
+  }
+  std::string text = read_text_file(args.prompt_file);
+  if (text.ends_with('\n')) text.pop_back();  // an editor's, not the author's
+  if (text.empty()) {
+    throw Error(ErrorKind::bad_data,
+                fmt::format("{}: expected a prompt, got an empty line", args.prompt_file));
+  }
+  return text;
+}
+
+double decode_tokens_per_s(const Generated& result) {
+  return static_cast<double>(result.tokens.size()) / result.decode_seconds;
+}
+
+Json as_json(const std::string& prompt, const Generated& result) {
+  return {{"prompt", prompt},
+          {"text", result.text},
+          {"tokens", result.tokens},
+          {"prompt_tokens", result.prompt_tokens},
+          {"prefill_seconds", result.prefill_seconds},
+          {"decode_seconds", result.decode_seconds},
+          {"decode_tokens_per_s", decode_tokens_per_s(result)}};
+}
+
+void note_speed(const Common& common, const Generated& result) {
+  const std::string speed = result.decode_seconds > 0
+                                ? fmt::format(" ({:.0f} tokens/s)", decode_tokens_per_s(result))
+                                : "";
+  note(common, fmt::format("prompt {} in {}, then {} in {}{}",
+                           counted(static_cast<int64_t>(result.prompt_tokens.size()), "token"),
+                           human_seconds(result.prefill_seconds),
+                           counted(static_cast<int64_t>(result.tokens.size()), "token"),
+                           human_seconds(result.decode_seconds), speed));
+}
+
+int run_generate(const GenerateArgs& args) {
+  const std::string prompt = read_prompt(args);
+  Context context(args.common.context());
+  ProgressBar bar(args.common);
+  const LoadedModel loaded = load_model(args.model, bar.callback());
+  bar.erase();
+
+  const bool stream = !args.common.json;
+  const TextSink sink = [stream](std::string_view piece) {
+    throw_if_interrupted();
+    if (stream) print(piece);
+  };
+  Generated result;
+  try {
+    result = generate(context, loaded.model, loaded.tokenizer, prompt, args.options, sink);
+  } catch (const Error& error) {
+    if (stream && error.kind() == ErrorKind::interrupted) print("\n");
+    throw;
+  }
+  if (stream) {
+    print("\n");
+    note_speed(args.common, result);
+  } else {
+    print_json(as_json(prompt, result));
+  }
+  return 0;
+}
+
+void add_sampling(CLI::App& verb, SamplingOptions& sampling) {
+  add_value(verb, "--temperature", "T", "0: the likeliest token each time; default: 0",
+            [&sampling](const std::string& value) {
+              sampling.temperature = parse_real("--temperature", value);
+            });
+  add_value(verb, "--top-k", "K", "Sample among the K likeliest tokens; 0: all; default: 0",
+            [&sampling](const std::string& value) {
+              sampling.top_k = parse_integer("--top-k", value, 0, INT64_MAX);
+            });
+  add_value(
+      verb, "--top-p", "P",
+      "Sample among the likeliest tokens that hold this share of the\nprobability; default: 1",
+      [&sampling](const std::string& value) { sampling.top_p = parse_real("--top-p", value); });
+  add_value(verb, "--repetition-penalty", "R",
+            "Above 1: tokens seen before become unlikelier; default: 1",
+            [&sampling](const std::string& value) {
+              sampling.repetition_penalty = parse_real("--repetition-penalty", value);
+            });
+  add_value(verb, "--seed", "S", "Seed of the sampling; default: 0",
+            [&sampling](const std::string& value) { sampling.seed = parse_seed("--seed", value); });
+}
+
+}  // namespace
+
+Run declare_generate(CLI::App& verb) {
+  auto args = std::make_shared<GenerateArgs>();
+  add_model(verb, args->model);
+  CLI::Option* prompt = add_value(verb, "--prompt", "TEXT", "Text to continue, UTF-8",
+                                  [args](const std::string& value) { args->prompt = value; });
+  add_value(verb, "--prompt-file", "FILE",
+            "The same from a file; one line break at its end is left out",
+            [args](const std::string& value) { args->prompt_file = value; })
+      ->excludes(prompt);
+  add_value(verb, "--max-tokens", "N",
+            "New tokens at most; default: 256, or what the context still holds",
+            [args](const std::string& value) {
+              args->options.max_tokens = parse_integer("--max-tokens", value, 1, INT64_MAX);
+            });
+  add_sampling(verb, args->options.sampling);
+  add_dtype(verb, "--kv-dtype", args->options.kv_dtype,
+            "Type of the KV cache: f32, f16 or bf16;\ndefault: that of 16-bit weights, else f32");
+  add_common(verb, args->common);
+  return [args] { return run_generate(*args); };
+}
+
+}  // namespace gqa::cli

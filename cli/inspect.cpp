@@ -1,0 +1,112 @@
+#include "gqa/inspect.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cmath>
+#include <memory>
+
+#include "cli/args.h"
+#include "cli/format.h"
+#include "cli/progress_bar.h"
+#include "cli/terminal.h"
+#include "cli/verbs.h"
+
+namespace gqa::cli {
+namespace {
+
+struct InspectArgs {
+  Common common;
+  std::string model;
+};
+
+Json as_json(const Inspection& found) {
+  const ModelConfig& config = found.config;
+  return {{"model_type", config.model_type},
+          {"n_layers", config.n_layers},
+          {"q_heads", config.q_heads},
+          {"kv_heads", config.kv_heads},
+          {"head_dim", config.head_dim},
+          {"kv_bytes_per_token", found.kv_bytes_per_token},
+          {"parameters", found.parameters},
+          {"width", config.width},
+          {"mlp_width", config.mlp_width},
+          {"vocab_size", config.vocab_size},
+          {"max_positions", config.max_positions},
+          {"dtypes", found.dtypes},
+          {"weight_bytes", found.weight_bytes},
+          {"k_similarity", found.k_similarity},
+          {"v_similarity", found.v_similarity}};
+}
+
+std::string kind_of_attention(const ModelConfig& config) {
+  const auto all = [&](int64_t heads) {
+    return std::all_of(config.kv_heads.begin(), config.kv_heads.end(),
+                       [&](int64_t n) { return n == heads; });
+  };
+  if (all(config.q_heads)) return "multi-head";
+  if (all(1)) return "multi-query";
+  if (!all(config.kv_heads.front())) return "grouped-query";
+  return fmt::format("grouped-query, {} query heads a group",
+                     config.q_heads / config.kv_heads.front());
+}
+
+std::string similarity_table(const Inspection& found) {
+  const auto cell = [](double similarity) {
+    return std::isnan(similarity) ? "-" : fmt::format("{:.3f}", similarity);
+  };
+  std::vector<std::vector<std::string>> rows{{"layer", "KV heads", "K", "V"}};
+  for (size_t i = 0; i < found.config.kv_heads.size(); ++i) {
+    rows.push_back({std::to_string(i), std::to_string(found.config.kv_heads[i]),
+                    cell(found.k_similarity.at(i)), cell(found.v_similarity.at(i))});
+  }
+  return table_text(rows);
+}
+
+std::string as_text(const Inspection& found) {
+  const ModelConfig& config = found.config;
+  Fields fields;
+  fields.add("model",
+             fmt::format("{}, {}, width {}, MLP {}", config.model_type,
+                         counted(config.n_layers, "layer"), config.width, config.mlp_width));
+  fields.add("heads",
+             fmt::format("{} query, {} KV, size {} ({})", config.q_heads,
+                         range_text(config.kv_heads), config.head_dim, kind_of_attention(config)));
+  fields.add("vocabulary", grouped(config.vocab_size));
+  fields.add("positions", grouped(config.max_positions));
+  fields.add("parameters", grouped(found.parameters));
+  fields.add("weights", fmt::format("{}, {}", exact_bytes(found.weight_bytes),
+                                    fmt::join(found.dtypes, " and ")));
+  fields.add("KV cache", exact_bytes(found.kv_bytes_per_token) + " per token");
+  int64_t full = 0;
+  if (!__builtin_mul_overflow(found.kv_bytes_per_token, config.max_positions, &full)) {
+    fields.add("",
+               fmt::format("{} at {} tokens", human_bytes(full), grouped(config.max_positions)));
+  }
+  return fields.text() + "\nSimilarity of KV heads: mean |cosine| of their weights over pairs\n" +
+         similarity_table(found);
+}
+
+int run_inspect(const InspectArgs& args) {
+  ProgressBar bar(args.common);
+  const Inspection found = inspect(args.model, bar.callback());
+  bar.erase();
+  if (args.common.json) {
+    print_json(as_json(found));
+  } else {
+    print(as_text(found));
+  }
+  return 0;
+}
+
+}  // namespace
+
+Run declare_inspect(CLI::App& verb) {
+  auto args = std::make_shared<InspectArgs>();
+  add_model(verb, args->model);
+  add_common(verb, args->common);
+  return [args] { return run_inspect(*args); };
+}
+
+}  // namespace gqa::cli

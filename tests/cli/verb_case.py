@@ -1,0 +1,27 @@
+"""Commands that succeed, and their JSON."""
+import json
+
+import gqa_case
+from model_folder import SOURCE
+
+HELDOUT = SOURCE / "heldout.txt"
+VERBS = ["inspect", "convert", "expand", "eval", "generate", "verify", "doctor"]
+
+
+class VerbCase(gqa_case.GqaCase):
+    def ok(self, *args, **options):
+        """Standard output of a command that succeeds, messages left on standard error."""
+        done = self.gqa(*args, **options)
+        self.assertEqual(done.returncode, 0, done.stderr.decode())
+        return done.stdout.decode()
+
+    def json(self, *args):
+        """The one object that --json prints."""
+        text = self.ok(*args, "--json")
+        self.assertEqual(text.count("\n"), 1, text)
+        return json.loads(text, parse_constant=lambda name: self.fail(f"{name} is not JSON"))
+
+    def convert(self, *args, kv_heads=4):
+        out = self.place()
+        self.ok("convert", SOURCE, out, "--kv-heads", str(kv_heads), *args)
+        return out
