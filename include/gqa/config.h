@@ -26,7 +26,7 @@ struct RopeConfig {
   bool truncate = true;                    ///< yarn: round the correction range to whole planes
   /// yarn: scale of cos and sin; none: 0.1 ln(factor) + 1. load_config() always sets it for yarn, from
   /// `attention_factor`, `mscale` with `mscale_all_dim`, or the factor.
-  std::optional<double> attention_factor;
+  std::optional<double> attention_factor = {};
 };
 
 /// The shape of a decoder of the Llama family. All sizes are at least 1.

@@ -56,8 +56,9 @@ void feed(Context& context, const Model& model, KvCache& cache, std::span<const 
 void check_vocabulary(const Model& model, const Tokenizer& tokenizer,
                       const std::filesystem::path& dir) {
   if (tokenizer.id_limit() <= model.config().vocab_size) return;
-  fail(ErrorKind::bad_data, "{}: tokenizer.json has ids up to {}, the model's vocab_size is {}",
-       dir.string(), tokenizer.id_limit() - 1, model.config().vocab_size);
+  fail(ErrorKind::bad_data, "{}: ids up to {} need a vocabulary of {}, config.json has vocab_size {}",
+       (dir / "tokenizer.json").string(), tokenizer.id_limit() - 1, tokenizer.id_limit(),
+       model.config().vocab_size);
 }
 
 Generated generate(Context& context, const Model& model, const Tokenizer& tokenizer,

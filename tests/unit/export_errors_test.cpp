@@ -1,6 +1,8 @@
 // When convert() and expand() write nothing, and why.
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "convert/place.h"
 #include "gqa/convert.h"
 #include "support/expect_error.h"
@@ -76,6 +78,21 @@ TEST(ExportErrors, ValuesThatDoNotFitAreNamed) {
     refused({"model.safetensors", name});
     poke(dir / "in", name, 5, -INFINITY);
     refused({"model.safetensors", name});
+  }
+}
+
+TEST(ExportErrors, HeadsThatAMergeDropsAreCheckedToo) {
+  const TempDir dir;
+  write_tiny(dir / "in", {});
+  for (const char* part : {"k_proj", "v_proj"}) {
+    const std::string name = fmt::format("model.layers.0.self_attn.{}.weight", part);
+    poke(dir / "in", name, 479, NAN);  // the last element of the last head
+    for (const char* merge : {"first", "random"}) {
+      ConvertOptions options = to_heads(2);
+      options.merge = merge;
+      expect_error(ErrorKind::bad_data, {name, "finite", "[47, 9]"},
+                   [&] { convert(dir / "in", dir / "out", options); });
+    }
   }
 }
 

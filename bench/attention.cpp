@@ -1,0 +1,148 @@
+// How fast attention is, beside the machine's two ceilings measured in the same run: the rate at
+// which the same threads read memory, and SGEMM. Caches rotate, so that the last level can't hold
+// what is read.
+#include <benchmark/benchmark.h>
+#include <fmt/core.h>
+#include <omp.h>
+#include <oneapi/dnnl/dnnl.h>
+
+#include <algorithm>
+#include <random>
+#include <thread>
+#include <vector>
+
+#include "gqa/attention.h"
+
+namespace {
+
+using gqa::DType;
+
+constexpr int64_t q_heads = 32;
+constexpr int64_t head_dim = 128;
+/// More than the last-level cache of any machine seen (480 MB).
+constexpr int64_t rotation_bytes = int64_t{640} << 20;
+
+gqa::Context& context() {
+  static gqa::Context shared;
+  return shared;
+}
+
+std::vector<float> random_floats(int64_t n) {
+  std::minstd_rand random(1);
+  std::vector<float> values(static_cast<size_t>(n));
+  for (float& x : values) x = static_cast<float>(random()) / 1.1e9f - 1.0f;
+  return values;
+}
+
+gqa::KvCache filled_cache(int64_t kv_heads, int64_t kv_len, DType dtype) {
+  gqa::KvCache cache({{kv_heads}, head_dim, head_dim, dtype});
+  const int64_t n = 256;
+  const auto tokens = random_floats(n * kv_heads * head_dim);
+  const gqa::AnyView<3> view(tokens.data(), DType::f32, {n, kv_heads, head_dim});
+  for (int64_t at = 0; at < kv_len; at += n) cache.append(context(), 0, view, view);
+  return cache;
+}
+
+/// One query token against a long cache: bound by reading it.
+void decode(benchmark::State& state, int64_t kv_heads, int64_t kv_len, DType dtype) {
+  std::vector<gqa::KvCache> caches;
+  const int64_t bytes = filled_cache(kv_heads, 256, dtype).used_bytes() / 256 * kv_len;
+  for (int64_t i = 0; i * bytes < rotation_bytes; ++i) {
+    caches.push_back(filled_cache(kv_heads, kv_len, dtype));
+  }
+  const auto q = random_floats(q_heads * head_dim);
+  std::vector<float> out(q.size());
+  size_t next = 0;
+  for (auto _ : state) {
+    const gqa::AttendItem item{.q = {q.data(), DType::f32, {1, q_heads, head_dim}},
+                               .kv = caches[next++ % caches.size()].view(0),
+                               .out = {out.data(), DType::f32, {1, q_heads, head_dim}},
+                               .lse = {},
+                               .q_start = {}};
+    gqa::attend(context(), std::span(&item, 1));
+  }
+  state.SetBytesProcessed(state.iterations() * bytes);
+}
+
+/// A whole prompt, causal: bound by arithmetic. Useful operations only.
+void prefill(benchmark::State& state, int64_t kv_heads, int64_t tokens, DType dtype) {
+  const gqa::KvCache cache = filled_cache(kv_heads, tokens, dtype);
+  const auto q = random_floats(tokens * q_heads * head_dim);
+  std::vector<float> out(q.size());
+  for (auto _ : state) {
+    const gqa::AttendItem item{.q = {q.data(), DType::f32, {tokens, q_heads, head_dim}},
+                               .kv = cache.view(0),
+                               .out = {out.data(), DType::f32, {tokens, q_heads, head_dim}},
+                               .lse = {},
+                               .q_start = {}};
+    gqa::attend(context(), std::span(&item, 1));
+  }
+  const double pairs = static_cast<double>(tokens) * static_cast<double>(tokens + 1) / 2;
+  state.counters["FLOP/s"] =
+      benchmark::Counter(4.0 * q_heads * head_dim * pairs * static_cast<double>(state.iterations()),
+                         benchmark::Counter::kIsRate);
+}
+
+/// Ceiling of decode: reading memory with the same number of threads.
+void read_memory(benchmark::State& state) {
+  const auto n = static_cast<size_t>(rotation_bytes) / sizeof(uint64_t);
+  const std::vector<uint64_t> memory(n, 1);
+  const auto threads = static_cast<size_t>(context().threads());
+  for (auto _ : state) {
+    std::vector<std::thread> readers;
+    for (size_t t = 0; t < threads; ++t) {
+      readers.emplace_back([&, t] {
+        uint64_t sums[8] = {};
+        for (size_t i = n / threads * t; i + 8 <= n / threads * (t + 1); i += 8) {
+          for (size_t j = 0; j < 8; ++j) sums[j] += memory[i + j];
+        }
+        benchmark::DoNotOptimize(sums);
+      });
+    }
+    for (auto& reader : readers) reader.join();
+  }
+  state.SetBytesProcessed(state.iterations() * rotation_bytes);
+}
+
+/// Ceiling of prefill in f32.
+void sgemm(benchmark::State& state) {
+  constexpr int64_t n = 2048;
+  const auto a = random_floats(n * n);
+  std::vector<float> c(a.size());
+  omp_set_num_threads(context().threads());
+  for (auto _ : state) {
+    dnnl_sgemm('N', 'N', n, n, n, 1.0f, a.data(), n, a.data(), n, 0.0f, c.data(), n);
+  }
+  state.counters["FLOP/s"] = benchmark::Counter(
+      2.0 * n * n * n * static_cast<double>(state.iterations()), benchmark::Counter::kIsRate);
+}
+
+void register_all() {
+  using benchmark::RegisterBenchmark;
+  const auto add = [](const std::string& name, const auto& body) {
+    RegisterBenchmark(name.c_str(), body)->UseRealTime()->Unit(benchmark::kMillisecond);
+  };
+  add("read memory", read_memory);
+  for (const DType t : {DType::f32, DType::f16, DType::bf16}) {
+    for (const int64_t kv_heads : {32, 8, 1}) {
+      add(fmt::format("decode 16384 keys, 32/{} heads, {}", kv_heads, gqa::dtype_name(t)),
+          [=](benchmark::State& s) { decode(s, kv_heads, 16384, t); });
+    }
+  }
+  add("sgemm 2048", sgemm);
+  for (const int64_t kv_heads : {32, 8}) {
+    add(fmt::format("prefill 2048 tokens, 32/{} heads, f16", kv_heads),
+        [=](benchmark::State& s) { prefill(s, kv_heads, 2048, DType::f16); });
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  benchmark::Initialize(&argc, argv);
+  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
+  benchmark::AddCustomContext("isa", std::string(context().isa()));
+  benchmark::AddCustomContext("threads", std::to_string(context().threads()));
+  register_all();
+  benchmark::RunSpecifiedBenchmarks();
+}
