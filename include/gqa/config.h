@@ -18,14 +18,14 @@ struct RopeConfig {
   double theta = 10000.0;
   Scaling scaling = Scaling::none;
   double factor = 1.0;
-  double low_freq_factor = 1.0;            ///< llama3
-  double high_freq_factor = 4.0;           ///< llama3
-  int64_t original_positions = 0;          ///< llama3, yarn: positions of the model before scaling
-  double beta_fast = 32.0;                 ///< yarn
-  double beta_slow = 1.0;                  ///< yarn
-  bool truncate = true;                    ///< yarn: round the correction range to whole planes
-  /// yarn: scale of cos and sin; none: 0.1 ln(factor) + 1. load_config() always sets it for yarn, from
-  /// `attention_factor`, `mscale` with `mscale_all_dim`, or the factor.
+  double low_freq_factor = 1.0;    ///< llama3
+  double high_freq_factor = 4.0;   ///< llama3
+  int64_t original_positions = 0;  ///< llama3, yarn: positions of the model before scaling
+  double beta_fast = 32.0;         ///< yarn
+  double beta_slow = 1.0;          ///< yarn
+  bool truncate = true;            ///< yarn: round the correction range to whole planes
+  /// yarn: scale of cos and sin; none: 0.1 ln(factor) + 1. load_config() always sets it for yarn,
+  /// from `attention_factor`, `mscale` with `mscale_all_dim`, or the factor.
   std::optional<double> attention_factor = {};
 };
 
