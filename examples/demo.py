@@ -147,16 +147,17 @@ def first_sentences(text, n):
 
 
 def print_report(rows, machine):
-    print(table(rows))
-    for line in remarks(rows):
-        print("\n" + textwrap.fill(line, 96))
+    """The samples first: the table is what should be left on the screen."""
     for row in rows:
-        print(f"\n{heads_text(row['kv_heads'])}:")
+        print(f"{heads_text(row['kv_heads'])}:")
         print(textwrap.fill(first_sentences(row["text"], SAMPLE_SENTENCES), 96,
-                            initial_indent="  ", subsequent_indent="  "))
+                            initial_indent="  ", subsequent_indent="  ") + "\n")
+    for line in remarks(rows):
+        print(textwrap.fill(line, 96) + "\n")
     threads = machine["threads"]
-    print(f"\nMeasured on {machine['cpu'] or 'an unknown CPU'}, {threads}"
-          f" thread{'' if threads == 1 else 's'}, {machine['isa']}, gqa {machine['version']}.")
+    print(f"Measured on {machine['cpu'] or 'an unknown CPU'}, {threads}"
+          f" thread{'' if threads == 1 else 's'}, {machine['isa']}, gqa {machine['version']}:\n")
+    print(table(rows))
 
 
 def demonstrate(args, folder):

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Holds includes, link lists and file lengths against cmake/layers.json.
 
-The table says which layer (folder of src/, and cli) may use which, which public header (include/gqa)
-belongs to which layer, and which layer may include or link which outside library.
+The table says which layer (folder of src/, and cli) may use which, which public header
+(include/gqa) belongs to which layer, and which layer may include or link which outside library.
 """
+
 import json
 import pathlib
 import re
@@ -39,19 +40,25 @@ class Checker:
         return self.problems
 
     def check_table(self):
-        """Layers are listed bottom-up, so there is no cycle; files and table name the same things."""
+        """Layers stand bottom-up, so there is no cycle; files and table name the same things."""
         seen = set()
         for name, layer in self.layers.items():
             for used in layer["uses"]:
                 if used not in seen:
-                    self.report("cmake/layers.json", f"{name} uses {used}, which is not listed above it")
+                    self.report(
+                        "cmake/layers.json", f"{name} uses {used}, which is not listed above it"
+                    )
             seen.add(name)
         folders = {p.name for p in (self.root / "src").iterdir() if p.is_dir()} | {"cli"}
         for name in sorted(folders ^ set(self.layers)):
-            self.report("cmake/layers.json", f"layer {name}: a folder without a line here, or the reverse")
+            self.report(
+                "cmake/layers.json", f"layer {name}: a folder without a line here, or the reverse"
+            )
         headers = {p.name for p in self.root.glob("include/gqa/*.h")}
         for name in sorted(headers ^ set(self.owner)):
-            self.report("cmake/layers.json", f"header {name}: a file without a layer here, or the reverse")
+            self.report(
+                "cmake/layers.json", f"header {name}: a file without a layer here, or the reverse"
+            )
 
     def check_file(self, path, layer, public):
         where = path.relative_to(self.root)
@@ -77,7 +84,9 @@ class Checker:
         if folder == "gqa":
             owner = self.owner.get(rest)
             allowed |= set(self.layers[layer].get("types_of", []))  # a header's types, not its code
-            return None if owner in allowed else f"{layer} may not use {owner}, whose header this is"
+            return (
+                None if owner in allowed else f"{layer} may not use {owner}, whose header this is"
+            )
         if public:
             return "a public header includes public headers alone"
         if self.layers[layer].get("public_only") and folder != layer:
@@ -90,7 +99,10 @@ class Checker:
         if public:
             return "a public header includes the standard library alone"
         for name, library in self.outside.items():
-            if any(header == h or (h.endswith("/") and header.startswith(h)) for h in library["headers"]):
+            if any(
+                header == h or (h.endswith("/") and header.startswith(h))
+                for h in library["headers"]
+            ):
                 return None if layer in library["layers"] else f"{layer} may not use {name}"
         return "not in the table"
 
@@ -123,7 +135,9 @@ class Checker:
         elif library.startswith("gqa_"):
             if library.removeprefix("gqa_") not in self.layers[name]["uses"]:
                 self.report(where, f"{name} may not link {library}")
-        elif not any(library in o["libraries"] and name in o["layers"] for o in self.outside.values()):
+        elif not any(
+            library in o["libraries"] and name in o["layers"] for o in self.outside.values()
+        ):
             self.report(where, f"{name} may not link {library}")
 
 

@@ -6,6 +6,7 @@ usage: run_tidy.py BUILD_DIR      a configured build, for its compile_commands.j
 A file is clean for as long as it, the project headers that it includes, its compiler flags,
 .clang-tidy and clang-tidy itself stay the same: stamps in BUILD_DIR/tidy hold the hash of all that.
 """
+
 import concurrent.futures
 import hashlib
 import json
@@ -61,15 +62,16 @@ def main():
         if not stamp.is_file() or stamp.read_text() != want:
             work.append((path, stamp, want))
     failed = 0
+    if work:
+        print(f"clang-tidy: {len(work)} files to check", file=sys.stderr)
     with concurrent.futures.ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         results = pool.map(lambda item: tidy(item[0], build), work)
-        for number, ((path, stamp, want), result) in enumerate(zip(work, results), 1):
-            print(f"clang-tidy {number}/{len(work)} {path.relative_to(ROOT)}", file=sys.stderr)
+        for (path, stamp, want), result in zip(work, results):
             if result.returncode == 0:
                 stamp.write_text(want)
             else:
                 failed += 1
-                print(result.stdout + result.stderr, file=sys.stderr)
+                print(f"{path.relative_to(ROOT)}:\n{result.stdout}{result.stderr}", file=sys.stderr)
     return 1 if failed else 0
 
 

@@ -24,21 +24,11 @@ std::string_view safetensors_name(DType dtype) {
   return "BF16";
 }
 
-/// "[3, 17]"
-std::string position(int64_t element, const std::vector<int64_t>& shape) {
-  std::vector<int64_t> index(shape.size());
-  for (size_t i = shape.size(); i-- > 0;) {
-    index[i] = element % shape[i];
-    element /= shape[i];
-  }
-  return shape_text(index);
-}
-
 [[noreturn]] void fail_to_fit(const OutputTensor& tensor, const std::vector<int64_t>& shape,
                               int64_t element, double value) {
   fail(ErrorKind::bad_data, "{}: tensor `{}`: expected values that {} can hold, got {} at {}",
        tensor.source->file->string(), tensor.name, dtype_name(tensor.dtype), value,
-       position(element, shape));
+       position_text(element, shape));
 }
 
 /// Dimensions as heads see them: outer rows, each of which holds every head's run of elements.

@@ -141,7 +141,7 @@ std::optional<DType> read_dtype(const JsonFields& options) {
 /// A name out of `known`.
 template <typename Methods>
 std::string read_method(const JsonFields& options, std::string_view key, const Methods& known) {
-  const std::string name = options.string(key);
+  std::string name = options.string(key);
   std::string names;
   for (const auto& method : known) {
     if (method.name == name) return name;

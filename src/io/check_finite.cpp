@@ -36,8 +36,9 @@ bool all_finite(const std::byte* data, DType t, int64_t n) {
   return false;
 }
 
-/// "[3, 17]"
-std::string position(int64_t element, const std::vector<int64_t>& shape) {
+}  // namespace
+
+std::string position_text(int64_t element, const std::vector<int64_t>& shape) {
   std::vector<int64_t> index(shape.size());
   for (size_t i = shape.size(); i-- > 0;) {
     index[i] = element % shape[i];
@@ -45,8 +46,6 @@ std::string position(int64_t element, const std::vector<int64_t>& shape) {
   }
   return shape_text(index);
 }
-
-}  // namespace
 
 void check_finite(const Tensor& tensor) {
   if (!tensor.dtype) return;
@@ -58,7 +57,7 @@ void check_finite(const Tensor& tensor) {
     while (all_finite(tensor.data + at * element_bytes, *tensor.dtype, 1)) ++at;
     fail(ErrorKind::bad_data, "{}: tensor `{}`: expected finite values, got {} at {}",
          tensor.file->string(), tensor.name, load_element(tensor.data, *tensor.dtype, at),
-         position(at, tensor.shape));
+         position_text(at, tensor.shape));
   }
 }
 

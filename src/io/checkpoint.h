@@ -81,6 +81,9 @@ class Checkpoint {
   std::vector<std::filesystem::path> files_;
 };
 
+/// Where an element of a dense array of this shape stands: "[3, 17]".
+std::string position_text(int64_t element, const std::vector<int64_t>& shape);
+
 /// Throws Error (bad_data, naming file, tensor and element) where a floating-point tensor has a NaN
 /// or an infinity. Tensors of other types pass.
 void check_finite(const Tensor& tensor);

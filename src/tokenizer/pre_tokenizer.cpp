@@ -55,7 +55,7 @@ void PreTokenizer::add(const JsonFields& fields, const std::string& type) {
   }
 }
 
-void PreTokenizer::run(const Split& step, Piece piece, std::vector<Piece>& out) {
+void PreTokenizer::run(const Split& step, const Piece& piece, std::vector<Piece>& out) {
   std::vector<Span> spans = step.pattern.find(piece.text);
   if (step.invert) {
     for (Span& s : spans) s.match = !s.match;

@@ -38,7 +38,7 @@ class PreTokenizer {
   using Step = std::variant<Split, ByteLevel, Spaces>;
 
   void add(const JsonFields& fields, const std::string& type);
-  static void run(const Split& step, Piece piece, std::vector<Piece>& out);
+  static void run(const Split& step, const Piece& piece, std::vector<Piece>& out);
   static void run(const ByteLevel& step, Piece piece, std::vector<Piece>& out);
   static void run(const Spaces& step, Piece piece, std::vector<Piece>& out);
 

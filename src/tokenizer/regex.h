@@ -19,8 +19,9 @@ class Regex {
   Regex& operator=(const Regex&) = delete;
 
   /// The leftmost matches that do not overlap, in order; no empty one right after another match.
-  /// `text` is valid UTF-8. Throws Error (bad_data) where the search exceeds Oniguruma's limits.
-  void for_each_match(std::string_view text,
+  /// `original` is valid UTF-8. Throws Error (bad_data) where the search exceeds Oniguruma's
+  /// limits.
+  void for_each_match(std::string_view original,
                       const std::function<void(size_t begin, size_t end)>& visit) const;
   bool matches_anywhere(std::string_view text) const;
 

@@ -1,4 +1,5 @@
 """Running the program and judging how it refuses."""
+
 import os
 import pathlib
 import shutil

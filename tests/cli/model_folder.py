@@ -1,4 +1,5 @@
-"""Model folders for the command-line tests: the shipped model cut to one layer, then broken on purpose."""
+"""Model folders to break: the shipped model, cut to one layer."""
+
 import json
 import math
 import pathlib

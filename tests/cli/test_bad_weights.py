@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """Broken weight files: refused with exit code 65 and a message that names file and tensor."""
+
 import json
 import math
 import struct
@@ -33,7 +34,14 @@ class BadFile(GqaCase):
 
     def test_header_longer_than_the_file(self):
         whole = safetensors(ModelFolder().tensors)
-        for length in (len(whole) - 7, 1 << 40, (1 << 63) - 1, 1 << 63, (1 << 64) - 8, (1 << 64) - 1):
+        for length in (
+            len(whole) - 7,
+            1 << 40,
+            (1 << 63) - 1,
+            1 << 63,
+            (1 << 64) - 8,
+            (1 << 64) - 1,
+        ):
             with self.subTest(length=length):
                 self.broken(struct.pack("<Q", length) + whole[8:], "header")
 
@@ -182,7 +190,13 @@ class BadShards(GqaCase):
 
     def test_paths_that_lead_away(self):
         outside = self.model() / "model.safetensors"
-        for path in (f"../{outside.parent.name}/model.safetensors", str(outside), "..", "./../x", ""):
+        for path in (
+            f"../{outside.parent.name}/model.safetensors",
+            str(outside),
+            "..",
+            "./../x",
+            "",
+        ):
             with self.subTest(path=path):
                 self.mapped(lambda names, p=path: names.update({NORM: p}))
                 self.all_refuse(65, self.folder, (self.index.name,), ALL)

@@ -1,4 +1,5 @@
-"""Where the peer tests find the program, the shipped model and the larger data that may be absent."""
+"""Where the peer tests find the shipped model, and the larger data that may be absent."""
+
 import os
 import pathlib
 

@@ -1,4 +1,5 @@
 """Small Llama models with random weights, saved as transformers saves them."""
+
 import json
 
 import torch
@@ -24,10 +25,15 @@ def rope(kind, **more):
     return {"rope_parameters": {"rope_type": kind} | {"rope_theta": 10000.0} | more}
 
 
-LLAMA3 = rope("llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
-              original_max_position_embeddings=40)
-# name: (fields that differ from BASE, how it is saved). A seed is chosen such that no two ids nearly
-# tie in the greedy texts.
+LLAMA3 = rope(
+    "llama3",
+    factor=8.0,
+    low_freq_factor=1.0,
+    high_freq_factor=4.0,
+    original_max_position_embeddings=40,
+)
+# name: (fields that differ from BASE, how it is saved). A seed is chosen such that no two ids
+# nearly tie in the greedy texts.
 MODELS = {
     "grouped": ({}, {"seed": 1}),
     "multi_head": ({"num_key_value_heads": 6}, {}),
@@ -44,9 +50,21 @@ MODELS = {
     "rope_llama3": (LLAMA3, {}),
     "rope_llama3_old_config": (LLAMA3, {"old_config": True}),
     "rope_yarn": (rope("yarn", factor=4.0, original_max_position_embeddings=40), {}),
-    "rope_yarn_fields": (rope("yarn", factor=4.0, original_max_position_embeddings=40, beta_fast=16.0,
-                              beta_slow=2.0, attention_factor=1.3), {}),
-    "sharded": ({"attention_bias": True, "tie_word_embeddings": False}, {"seed": 1, "max_shard_size": "100KB"}),
+    "rope_yarn_fields": (
+        rope(
+            "yarn",
+            factor=4.0,
+            original_max_position_embeddings=40,
+            beta_fast=16.0,
+            beta_slow=2.0,
+            attention_factor=1.3,
+        ),
+        {},
+    ),
+    "sharded": (
+        {"attention_bias": True, "tie_word_embeddings": False},
+        {"seed": 1, "max_shard_size": "100KB"},
+    ),
     "f16": ({"tie_word_embeddings": False}, {"dtype": torch.float16}),
     "bf16": ({"attention_bias": True}, {"dtype": torch.bfloat16}),
 }
@@ -58,7 +76,9 @@ def train_tokenizer(text, path):
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=320, special_tokens=["<s>", "</s>"], show_progress=False,
+        vocab_size=320,
+        special_tokens=["<s>", "</s>"],
+        show_progress=False,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )
     tokenizer.train_from_iterator([text], trainer)
@@ -98,7 +118,9 @@ def make(name, folder, text):
     randomise(model, saving.get("seed", 0))
     model.tie_weights()
     model.to(saving.get("dtype", torch.float32))
-    model.save_pretrained(folder, **({"max_shard_size": s} if (s := saving.get("max_shard_size")) else {}))
+    model.save_pretrained(
+        folder, **({"max_shard_size": s} if (s := saving.get("max_shard_size")) else {})
+    )
     if saving.get("old_config"):
         old_config(folder)
     train_tokenizer(text, folder / "tokenizer.json")

@@ -1,4 +1,5 @@
 """What transformers computes, in float32, under the protocol of `gqa eval` and `gqa generate`."""
+
 import json
 import math
 import os
@@ -32,7 +33,7 @@ def load(folder):
 
 
 def windows(model, folder, text, context):
-    """Token windows, each with its first token unscored: BOS, or the text's own where there is none."""
+    """Token windows, each with its first token unscored: BOS, or the text's own without one."""
     ids = Tokenizer.from_file(f"{folder}/tokenizer.json").encode(text, add_special_tokens=False).ids
     bos = model.config.bos_token_id
     start = [] if bos is None else [bos]
@@ -47,7 +48,9 @@ def log_probabilities(model, parts):
         batch = parts[i : i + step]
         whole = [w for w in batch if len(w) == len(batch[0])]
         for group in [torch.stack(whole)] + [w[None] for w in batch[len(whole) :]]:
-            yield group[:, 1:].flatten(), model(group).logits[:, :-1].flatten(0, 1).double().log_softmax(-1)
+            yield group[:, 1:].flatten(), model(group).logits[:, :-1].flatten(
+                0, 1
+            ).double().log_softmax(-1)
 
 
 def evaluate(folder, text_file, context=0, against=None):
@@ -57,7 +60,9 @@ def evaluate(folder, text_file, context=0, against=None):
     context = context or min(2048, model.config.max_position_embeddings)
     parts = windows(model, folder, text, context)
     rows = log_probabilities(model, parts)
-    others = log_probabilities(load(against), parts) if against else ((None, None) for _ in iter(int, 1))
+    others = (
+        log_probabilities(load(against), parts) if against else ((None, None) for _ in iter(int, 1))
+    )
     tokens, nll, kl, same = 0, 0.0, 0.0, 0
     for (targets, row), (_, other) in zip(rows, others):
         tokens += len(targets)
@@ -83,7 +88,10 @@ def same_evaluation(folder, text_file, *options, context=0, against=None):
     assert (ours["tokens"], ours["context"]) == (theirs["tokens"], theirs["context"])
     assert abs(ours["nll"] - theirs["nll"]) < 1e-4, (ours, theirs)
     assert math.isclose(ours["ppl"], math.exp(theirs["nll"]), rel_tol=1e-4), (ours, theirs)
-    assert math.isclose(ours["bits_per_byte"], theirs["bits_per_byte"], rel_tol=1e-4), (ours, theirs)
+    assert math.isclose(ours["bits_per_byte"], theirs["bits_per_byte"], rel_tol=1e-4), (
+        ours,
+        theirs,
+    )
     if against:
         assert math.isclose(ours["kl"], theirs["kl"], rel_tol=1e-4, abs_tol=1e-6), (ours, theirs)
         # One token in a thousand: two ids whose logits differ by a rounding.
@@ -92,7 +100,7 @@ def same_evaluation(folder, text_file, *options, context=0, against=None):
 
 
 def same_greedy(folder, prompt, count, *options):
-    """Asserts that both continue a prompt alike, id by id, end token included; returns what gqa says."""
+    """Asserts that both continue a prompt alike, id by id; returns what gqa says."""
     model = load(folder)
     tokenizer = Tokenizer.from_file(f"{folder}/tokenizer.json")
     bos = model.config.bos_token_id
@@ -101,12 +109,19 @@ def same_greedy(folder, prompt, count, *options):
     ends = model.generation_config.eos_token_id
     ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
     made = model.generate(
-        torch.tensor([ids]), attention_mask=torch.ones(1, len(ids)), do_sample=False,
-        max_new_tokens=count, pad_token_id=0, return_dict_in_generate=True, output_logits=True,
+        torch.tensor([ids]),
+        attention_mask=torch.ones(1, len(ids)),
+        do_sample=False,
+        max_new_tokens=count,
+        pad_token_id=0,
+        return_dict_in_generate=True,
+        output_logits=True,
     )
     top = torch.stack(made.logits)[:, 0].topk(2).values
     gap = (top[:, 0] - top[:, 1]).min().item()
-    assert gap > 5e-4, f"a poor test: two ids nearly tie ({gap}), so either may come first; change it"
+    assert (
+        gap > 5e-4
+    ), f"a poor test: two ids nearly tie ({gap}), so either may come first; change it"
     theirs = made.sequences[0, len(ids) :].tolist()
     if theirs and theirs[-1] in ends:
         theirs.pop()

@@ -1,4 +1,5 @@
 """The program against transformers: the same losses, the same greedy texts, folders that load."""
+
 import json
 import math
 
@@ -30,14 +31,24 @@ def test_shorter_windows(tales, excerpt, context):
 
 @pytest.mark.parametrize(
     "prompt",
-    ["Once upon a time", "Lily saw", "The big dog", "\u201cHi!\u201d \u00c5sa said. \U0001f600", "  \n"],
+    [
+        "Once upon a time",
+        "Lily saw",
+        "The big dog",
+        "\u201cHi!\u201d \u00c5sa said. \U0001f600",
+        "  \n",
+    ],
 )
 def test_tales_greedy(tales, prompt):
     same_greedy(tales, prompt, 256)
 
 
 def test_stories_nll(shared, tmp_path):
-    lines = (shared / "text/tinystories-valid.txt").read_text(encoding="utf-8").splitlines(keepends=True)
+    lines = (
+        (shared / "text/tinystories-valid.txt")
+        .read_text(encoding="utf-8")
+        .splitlines(keepends=True)
+    )
     text = tmp_path / "text.txt"
     text.write_text("".join(lines[-865:]), encoding="utf-8")
     ours = same_evaluation(shared / "models/stories260K", text)
@@ -47,8 +58,8 @@ def test_stories_nll(shared, tmp_path):
 def test_stories_greedy(shared):
     ours = same_greedy(shared / "models/stories260K", "Once upon a time", 256)
     assert ours["text"].startswith(
-        "Once upon a time, there was a little girl named Lily. She loved to play outside in the park. "
-        "One day, she saw a big, red ball."
+        "Once upon a time, there was a little girl named Lily. She loved to play outside in the "
+        "park. One day, she saw a big, red ball."
     )
 
 

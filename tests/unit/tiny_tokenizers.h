@@ -3,10 +3,7 @@
 
 #include <fmt/format.h>
 
-#include <cstdlib>
 #include <filesystem>
-#include <fstream>
-#include <stdexcept>
 #include <string>
 #include <utility>
 #include <vector>
@@ -14,39 +11,32 @@
 #include "gqa/error.h"
 #include "gqa/tokenizer.h"
 #include "io/json.h"
+#include "support/files.h"
+#include "support/temp_dir.h"
 #include "tokenizer/byte_level.h"
 
 namespace gqa {
 
-/// A folder that goes with the object.
-class TempFolder {
+/// tokenizer.json of this content, in a folder that goes with the object.
+class TokenizerFolder {
  public:
-  TempFolder() {
-    std::string name = (std::filesystem::temp_directory_path() / "gqa-XXXXXX").string();
-    if (mkdtemp(name.data()) == nullptr) throw std::runtime_error("mkdtemp failed");
-    path_ = name;
-  }
-  ~TempFolder() { std::filesystem::remove_all(path_); }
-  TempFolder(const TempFolder&) = delete;
-  TempFolder& operator=(const TempFolder&) = delete;
-
   std::filesystem::path write(const std::string& content) const {
-    std::ofstream(path_ / "tokenizer.json", std::ios::binary) << content;
-    return path_ / "tokenizer.json";
+    test::put_file(dir_ / "tokenizer.json", content);
+    return dir_ / "tokenizer.json";
   }
 
  private:
-  std::filesystem::path path_;
+  test::TempDir dir_;
 };
 
 inline Tokenizer load_json(const Json& json) {
-  const TempFolder folder;
+  const TokenizerFolder folder;
   return Tokenizer::load(folder.write(json.dump()));
 }
 
 /// The message of the Error that loading throws; "" where it loads. `kind`: that of the Error.
 inline std::string load_error(const std::string& content, ErrorKind* kind = nullptr) {
-  const TempFolder folder;
+  const TokenizerFolder folder;
   try {
     Tokenizer::load(folder.write(content));
   } catch (const Error& e) {
