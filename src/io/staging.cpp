@@ -53,7 +53,8 @@ void check_resolved(const fs::path& target, bool force) {
            target.string());
     }
     if (!force) {
-      fail(ErrorKind::cannot_create, "{}: exists; force is needed to replace it", target.string());
+      fail(ErrorKind::cannot_create, "{}: exists; replacing it needs force (--force)",
+           target.string());
     }
   }
   const fs::path parent = target.parent_path();

@@ -15,7 +15,7 @@ import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-COPIED = ["CMakeLists.txt", "include", "src", "cli", "tests"]
+COPIED = ["CMakeLists.txt", "include", "src", "cli", "examples", "tests"]
 
 
 def run(*command, **options):
