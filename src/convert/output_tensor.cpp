@@ -8,21 +8,10 @@
 
 #include "convert/elements.h"
 #include "core/fail.h"
+#include "io/safetensors_dtype.h"
 
 namespace gqa {
 namespace {
-
-std::string_view safetensors_name(DType dtype) {
-  switch (dtype) {
-    case DType::f32:
-      return "F32";
-    case DType::f16:
-      return "F16";
-    case DType::bf16:
-      break;
-  }
-  return "BF16";
-}
 
 [[noreturn]] void fail_to_fit(const OutputTensor& tensor, const std::vector<int64_t>& shape,
                               int64_t element, double value) {

@@ -21,6 +21,13 @@ const SafetensorsDType* find_safetensors_dtype(std::string_view name) {
   return nullptr;
 }
 
+std::string_view safetensors_name(DType dtype) {
+  for (const auto& known : dtypes) {
+    if (known.dtype == dtype) return known.name;
+  }
+  return {};  // every DType is in the table (tested)
+}
+
 std::string safetensors_dtype_names() {
   std::string names;
   for (const auto& dtype : dtypes) {

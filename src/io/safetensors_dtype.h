@@ -20,6 +20,9 @@ struct SafetensorsDType {
 /// Null where the name is unknown.
 const SafetensorsDType* find_safetensors_dtype(std::string_view name);
 
+/// "F32", "F16" or "BF16".
+std::string_view safetensors_name(DType dtype);
+
 /// "BOOL, U8, I8, ..."
 std::string safetensors_dtype_names();
 

@@ -5,6 +5,7 @@
 #include <random>
 
 #include "io/checkpoint.h"
+#include "io/safetensors_dtype.h"
 #include "support/expect_error.h"
 #include "support/files.h"
 #include "support/temp_dir.h"
@@ -73,6 +74,15 @@ TEST_F(Safetensors, ReadsEveryType) {
     const std::string data(static_cast<size_t>(3 * bytes), '\0');
     const SafetensorsFile file(put(test::safetensors_bytes({{"t", name, {3}, data}})));
     EXPECT_EQ(file.tensors().at(0).bytes, 3 * bytes) << name;
+  }
+}
+
+TEST(SafetensorsName, IsTheOneThatReadsBackAsTheType) {
+  for (const DType t : {DType::f32, DType::f16, DType::bf16}) {
+    const SafetensorsDType* found = find_safetensors_dtype(safetensors_name(t));
+    ASSERT_NE(found, nullptr);
+    EXPECT_EQ(found->dtype, t);
+    EXPECT_EQ(found->bytes, dtype_bytes(t));
   }
 }
 
