@@ -73,20 +73,27 @@ int run_generate(const GenerateArgs& args) {
   Context context(args.common.context());
   ProgressBar bar(args.common);
   const LoadedModel loaded = load_model(args.model, bar.callback());
-  bar.erase();
-
   const bool stream = !args.common.json;
-  const TextSink sink = [stream](std::string_view piece) {
+  const TextSink sink = [&](std::string_view piece) {
     throw_if_interrupted();
-    if (stream) print(piece);
+    if (!stream) return;
+    bar.erase();
+    print(piece);
+  };
+  // Text that streams shows how far it is by itself.
+  const Progress progress = [&, draw = bar.callback()](std::string_view what, int64_t done,
+                                                       int64_t total) {
+    if (!stream || what == "prefill") draw(what, done, total);
   };
   Generated result;
   try {
-    result = generate(context, loaded.model, loaded.tokenizer, prompt, args.options, sink);
+    result =
+        generate(context, loaded.model, loaded.tokenizer, prompt, args.options, sink, progress);
   } catch (const Error& error) {
     if (stream && error.kind() == ErrorKind::interrupted) print("\n");
     throw;
   }
+  bar.erase();
   if (stream) {
     print("\n");
     note_speed(args.common, result);

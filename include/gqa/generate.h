@@ -53,15 +53,16 @@ struct Generated {
   double decode_seconds = 0;
 };
 
-/// Called with each piece of text as it comes, the prompt first.
+/// Called with each piece of text as it comes, the prompt first (once it has been read).
 using TextSink = std::function<void(std::string_view piece)>;
 
 /// Continues a prompt. Ends at an end token or after max_tokens. Throws Error: usage for an empty
 /// prompt or for more tokens than the model's context holds, bad_data for invalid UTF-8 or where
-/// the tokenizer gives ids outside the model's vocabulary.
+/// the tokenizer gives ids outside the model's vocabulary. Progress counts the prompt's tokens
+/// ("prefill"), then the new ones ("decode").
 Generated generate(Context& context, const Model& model, const Tokenizer& tokenizer,
                    std::string_view prompt, const GenerateOptions& options,
-                   const TextSink& sink = {});
+                   const TextSink& sink = {}, const Progress& progress = {});
 
 /// Throws Error (bad_data, naming the folder) where the tokenizer has ids that the model has not.
 void check_vocabulary(const Model& model, const Tokenizer& tokenizer,

@@ -41,12 +41,13 @@ constexpr int64_t prefill_chunk = 512;
 
 /// Feeds tokens; hidden is then the last one's.
 void feed(Context& context, const Model& model, KvCache& cache, std::span<const int32_t> tokens,
-          std::vector<float>& hidden) {
-  while (!tokens.empty()) {
-    const auto n = std::min(tokens.size(), static_cast<size_t>(prefill_chunk));
-    const Model::Step step{&cache, tokens.first(n)};
+          std::vector<float>& hidden, const Progress& progress = {}) {
+  for (size_t at = 0; at < tokens.size();) {
+    const auto n = std::min(tokens.size() - at, static_cast<size_t>(prefill_chunk));
+    const Model::Step step{&cache, tokens.subspan(at, n)};
     model.forward(context, std::span(&step, 1), hidden);
-    tokens = tokens.subspan(n);
+    at += n;
+    if (progress) progress("prefill", static_cast<int64_t>(at), std::ssize(tokens));
   }
   hidden.erase(hidden.begin(), hidden.end() - model.config().width);
 }
@@ -63,27 +64,28 @@ void check_vocabulary(const Model& model, const Tokenizer& tokenizer,
 }
 
 Generated generate(Context& context, const Model& model, const Tokenizer& tokenizer,
-                   std::string_view prompt, const GenerateOptions& options, const TextSink& sink) {
+                   std::string_view prompt, const GenerateOptions& options, const TextSink& sink,
+                   const Progress& progress) {
   Sampler sampler(options.sampling);
   Generated result;
   result.prompt_tokens = encode_prompt(model, tokenizer, prompt);
   const int64_t wanted =
       tokens_to_make(model, static_cast<int64_t>(result.prompt_tokens.size()), options.max_tokens);
 
-  TextStream stream(tokenizer);
-  const auto say = [&](const std::string& piece) {
-    result.text += piece;
-    if (sink && !piece.empty()) sink(piece);
-  };
-  for (const int32_t id : result.prompt_tokens) say(stream.push(id));
-
   KvCache cache = model.make_cache(options.kv_dtype.value_or(model.default_kv_dtype()));
   std::vector<int32_t> ids = result.prompt_tokens;
   std::vector<float> hidden;
   std::vector<float> logits(static_cast<size_t>(model.config().vocab_size));
   const auto prefill_start = std::chrono::steady_clock::now();
-  feed(context, model, cache, ids, hidden);
+  feed(context, model, cache, ids, hidden, progress);
   result.prefill_seconds = seconds_since(prefill_start);
+
+  TextStream stream(tokenizer);
+  const auto say = [&](const std::string& piece) {
+    result.text += piece;
+    if (sink && !piece.empty()) sink(piece);
+  };
+  for (const int32_t id : ids) say(stream.push(id));
 
   const auto decode_start = std::chrono::steady_clock::now();
   const auto& ends = model.config().eos_token_ids;
@@ -94,7 +96,8 @@ Generated generate(Context& context, const Model& model, const Tokenizer& tokeni
     ids.push_back(id);
     result.tokens.push_back(id);
     say(stream.push(id));
-    if (static_cast<int64_t>(result.tokens.size()) == wanted) break;
+    if (progress) progress("decode", std::ssize(result.tokens), wanted);
+    if (std::ssize(result.tokens) == wanted) break;
     feed(context, model, cache, std::span(&id, 1), hidden);
   }
   result.decode_seconds = seconds_since(decode_start);
