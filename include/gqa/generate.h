@@ -65,7 +65,7 @@ Generated generate(Context& context, const Model& model, const Tokenizer& tokeni
                    const TextSink& sink = {}, const Progress& progress = {});
 
 /// Throws Error (bad_data, naming the folder) where the tokenizer has ids that the model has not.
-void check_vocabulary(const Model& model, const Tokenizer& tokenizer,
+void check_vocabulary(const ModelConfig& config, const Tokenizer& tokenizer,
                       const std::filesystem::path& dir);
 
 }  // namespace gqa

@@ -4,7 +4,6 @@
 #include <numeric>
 #include <utility>
 
-#include "convert/join.h"
 #include "convert/random.h"
 #include "core/fail.h"
 
@@ -75,7 +74,7 @@ std::vector<HeadGroups> make_groups(const ModelConfig& config, const ConvertOpti
     std::vector<std::string_view> names;
     for (const GroupingMethod& m : methods) names.push_back(m.name);
     fail(ErrorKind::usage, "grouping `{}` is not known; choices: {}, manual:FILE", options.grouping,
-         joined(names));
+         fmt::join(names, ", "));
   }
   std::vector<HeadGroups> layers;
   for (int64_t l = 0; l < config.n_layers; ++l) {
@@ -95,7 +94,7 @@ void check_kv_heads(const ModelConfig& config, int64_t kv_heads) {
   const auto [low, high] = std::ranges::minmax(config.kv_heads);
   const std::string own = low == high ? fmt::format("{}", low) : shape_text(config.kv_heads);
   fail(ErrorKind::usage, "kv_heads {} does not divide the model's {} KV heads; choices: {}",
-       kv_heads, own, joined(choices));
+       kv_heads, own, fmt::join(choices, ", "));
 }
 
 }  // namespace gqa

@@ -4,7 +4,6 @@
 #include <array>
 
 #include "convert/elements.h"
-#include "convert/join.h"
 #include "convert/random.h"
 #include "core/fail.h"
 
@@ -95,7 +94,7 @@ const MergeMethod& find_merge(std::string_view name) {
   }
   std::vector<std::string_view> names;
   for (const MergeMethod& method : methods) names.push_back(method.name);
-  fail(ErrorKind::usage, "merge `{}` is not known; choices: {}", name, joined(names));
+  fail(ErrorKind::usage, "merge `{}` is not known; choices: {}", name, fmt::join(names, ", "));
 }
 
 }  // namespace gqa

@@ -5,6 +5,7 @@
 #include <set>
 
 #include "core/fail.h"
+#include "gqa/generate.h"
 #include "gqa/tokenizer.h"
 #include "model/layout.h"
 
@@ -107,11 +108,7 @@ bool check_tokenizer(const ModelConfig& config, const fs::path& dir) {
   const fs::path file = dir / "tokenizer.json";
   std::error_code error;
   if (!fs::exists(file, error) && !error) return false;
-  const int64_t limit = Tokenizer::load(file).id_limit();
-  if (limit > config.vocab_size) {
-    fail(ErrorKind::bad_data, "{}: its ids end before {}, but the model's vocab_size is {}",
-         file.string(), limit, config.vocab_size);
-  }
+  check_vocabulary(config, Tokenizer::load(file), dir);
   return true;
 }
 

@@ -31,7 +31,6 @@ class AlignedBuffer {
   }
 
   void* data() const { return data_.get(); }
-  int64_t capacity() const { return capacity_; }
 
  private:
   struct Free {

@@ -24,9 +24,7 @@ void require(bool ok, fmt::format_string<Args...> format, Args&&... args) {
 /// "[2, 3, 4]"
 template <typename Range>
 std::string shape_text(const Range& shape) {
-  std::string text = "[";  // fmt::join() makes GCC 12 warn
-  for (const auto size : shape) text += fmt::format("{}{}", text.size() > 1 ? ", " : "", size);
-  return text + "]";
+  return fmt::format("[{}]", fmt::join(shape, ", "));
 }
 
 }  // namespace gqa

@@ -3,18 +3,16 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <optional>
 #include <string>
 #include <string_view>
+
+#include "gqa/text.h"
 
 namespace gqa {
 
 /// Length in bytes of the valid UTF-8 sequence that starts at `text[at]`, 1 to 4; 0 where there is
 /// none (RFC 3629: no surrogates, no overlong forms, nothing above U+10FFFF).
 int utf8_length(std::string_view text, size_t at);
-
-/// The offset of the first byte that is not valid UTF-8; none where the text is valid.
-std::optional<size_t> find_invalid_utf8(std::string_view text);
 
 /// The code point of the valid sequence at `text[at]`.
 char32_t utf8_decode(std::string_view text, size_t at);

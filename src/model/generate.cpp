@@ -54,13 +54,13 @@ void feed(Context& context, const Model& model, KvCache& cache, std::span<const 
 
 }  // namespace
 
-void check_vocabulary(const Model& model, const Tokenizer& tokenizer,
+void check_vocabulary(const ModelConfig& config, const Tokenizer& tokenizer,
                       const std::filesystem::path& dir) {
-  if (tokenizer.id_limit() <= model.config().vocab_size) return;
+  if (tokenizer.id_limit() <= config.vocab_size) return;
   fail(ErrorKind::bad_data,
        "{}: ids up to {} need a vocabulary of {}, config.json has vocab_size {}",
        (dir / "tokenizer.json").string(), tokenizer.id_limit() - 1, tokenizer.id_limit(),
-       model.config().vocab_size);
+       config.vocab_size);
 }
 
 Generated generate(Context& context, const Model& model, const Tokenizer& tokenizer,

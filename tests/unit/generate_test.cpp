@@ -115,10 +115,10 @@ TEST(Generate, ProgressThatThrowsStopsIt) {
 
 TEST(CheckVocabulary, RefusesATokenizerWithMoreIdsThanTheModel) {
   const Setting s;
-  EXPECT_NO_THROW(check_vocabulary(s.model(), s.tokenizer(), s.folder));
+  EXPECT_NO_THROW(check_vocabulary(s.model().config(), s.tokenizer(), s.folder));
   const Model smaller = Model::load(test::write_tiny(s.dir / "smaller", {.vocab_size = 256}));
   try {
-    check_vocabulary(smaller, s.tokenizer(), s.folder);
+    check_vocabulary(smaller.config(), s.tokenizer(), s.folder);
     ADD_FAILURE();
   } catch (const Error& e) {
     EXPECT_EQ(e.kind(), ErrorKind::bad_data);
