@@ -8,6 +8,7 @@
 
 #include "gqa/context.h"
 #include "gqa/kv_cache.h"
+#include "gqa/mask.h"
 #include "gqa/view.h"
 
 namespace gqa {
@@ -23,38 +24,53 @@ struct StridedKv {
 
 using Kv = std::variant<StridedKv, PackedKv>;
 
-/// Which keys a query token at position p sees.
-struct Mask {
-  bool causal = true;  ///< keys at positions up to p; false: all keys
-};
-
-/// One sequence. q_heads / kv_heads query heads share a KV head, contiguously: query head h reads
-/// KV head h / (q_heads / kv_heads).
+/// One sequence.
 struct AttendItem {
   AnyView<3> q;  ///< [q_len, q_heads, head_dim]
   Kv kv;
   AnyMutView<3> out;  ///< [q_len, q_heads, v_head_dim]
-  /// Natural log of the sum of exp(score) per row, [q_len, q_heads] f32; none where data is null.
-  AnyMutView<2> lse;
+  /// Natural log of the sum of exp(score) over the visible keys (sinks are none), [q_len, q_heads]
+  /// f32; none where data is null.
+  AnyMutView<2> lse = {};
   /// Position of the first query token; none: the queries are the last q_len tokens of kv.
-  std::optional<int64_t> q_start;
+  std::optional<int64_t> q_start = {};
+  /// Prefix-LM: the first `prefix` keys are seen by every query token, whatever the mask says.
+  int64_t prefix = 0;
+  /// Added to the scores, [q_heads or 1, q_len or 1, kv_len or 1], sizes of 1 stand for all; any
+  /// strides. A key whose bias is -inf is masked. None where data is null.
+  AnyView<3> bias = {};
 };
 
 struct AttendOptions {
   std::optional<float> scale = {};  ///< none: 1 / sqrt(head_dim)
   Mask mask = {};
+  /// Scores become softcap * tanh(score / softcap), before anything is added (Gemma team 2024); 0:
+  /// they stay.
+  float softcap = 0.0f;
+  /// Slopes [q_heads]: slope * |p - key| is taken from a score (ALiBi, Press et al. 2022).
+  std::span<const float> alibi = {};
+  /// Logits [q_heads], finite or -inf: each joins the softmax of its head like the score of a key
+  /// without a value.
+  std::span<const float> sinks = {};
+  /// Unequal groups, [kv_heads + 1], ascending from 0 to q_heads: query heads [group_offsets[g],
+  /// group_offsets[g + 1]) read KV head g. Empty: q_heads / kv_heads heads each.
+  std::span<const int32_t> group_offsets = {};
 };
 
-/// out = softmax(scale * q k^T, masked) v, per query head; f32 accumulation, online softmax over
-/// key blocks (Milakov and Gimelshein 2018; Dao et al. 2022), heads shared as in Ainslie et al.
-/// 2023.
+/// out = softmax(scale * q k^T + bias, masked) v, per query head; f32 accumulation, online softmax
+/// over key blocks (Milakov and Gimelshein 2018; Dao et al. 2022), heads shared as in Ainslie et
+/// al. 2023: contiguous query heads share a KV head.
 ///
-/// Any mix of f32, f16 and bf16; any q_heads that is a multiple of kv_heads; any head sizes; empty
-/// sequences. What a row computes depends on its own visible keys alone: results are bit-identical
-/// for any thread count, batch mix and chunking of the prefill. A row that sees no key gives 0 and
-/// LSE -inf. NaN in a masked key or value never leaks. out must not overlap q, k or v.
+/// Any mix of f32, f16 and bf16; any number of heads to a group; any head sizes; empty sequences;
+/// queries that are no part of the keys' sequence (cross-attention: a mask that is not causal). Key
+/// blocks that no query of a tile sees are not even read. What a row computes depends on its own
+/// visible keys alone: results are bit-identical for any thread count, batch mix, page table and
+/// chunking of the prefill. A row that sees no key gives 0 and LSE -inf. NaN in a masked key or
+/// value never leaks; in a visible one it reaches the rows that see it. out must not overlap q, k
+/// or v.
 ///
-/// Throws Error (usage) where shapes do not fit, naming the item.
+/// Throws Error (usage) where shapes do not fit, or where the mask sees tokens that a cache has
+/// released, naming the item.
 void attend(Context& context, std::span<const AttendItem> batch, const AttendOptions& options = {});
 
 }  // namespace gqa

@@ -26,14 +26,17 @@ void read_row(const kernels::Table& kernels, const AnyView<4>& x, std::span<cons
 }
 
 void load_strided_keys(const kernels::Table& kernels, const StridedKv& kv, int64_t kv_head,
-                       int64_t block, int64_t count, int64_t head_dim, float* out) {
+                       int64_t block, kernels::Range keys, int64_t head_dim, float* out) {
   float* rows = out + head_dim * key_block;
   for (int64_t s0 = 0; s0 < key_block; s0 += transpose_rows) {
-    const int64_t n = std::clamp<int64_t>(count - s0, 0, transpose_rows);
-    for (int64_t s = 0; s < n; ++s) {
-      read_row(kernels, kv.k, kv.pages, block * key_block + s0 + s, kv_head, rows + s * head_dim);
+    for (int64_t s = 0; s < transpose_rows; ++s) {
+      float* row = rows + s * head_dim;
+      if (s0 + s >= keys.begin && s0 + s < keys.end) {
+        read_row(kernels, kv.k, kv.pages, block * key_block + s0 + s, kv_head, row);
+      } else {
+        std::fill(row, row + head_dim, 0.0f);
+      }
     }
-    std::fill(rows + n * head_dim, rows + transpose_rows * head_dim, 0.0f);
     for (int64_t d = 0; d < head_dim; ++d) {
       for (int64_t s = 0; s < transpose_rows; ++s) {
         out[d * key_block + s0 + s] = rows[s * head_dim + d];
@@ -45,9 +48,9 @@ void load_strided_keys(const kernels::Table& kernels, const StridedKv& kv, int64
 }  // namespace
 
 const float* load_keys(const kernels::Table& kernels, const Kv& kv, int64_t kv_head, int64_t block,
-                       int64_t count, int64_t head_dim, float* scratch) {
+                       kernels::Range keys, int64_t head_dim, float* scratch) {
   if (const auto* strided = std::get_if<StridedKv>(&kv)) {
-    load_strided_keys(kernels, *strided, kv_head, block, count, head_dim, scratch);
+    load_strided_keys(kernels, *strided, kv_head, block, keys, head_dim, scratch);
     return scratch;
   }
   const detail::KvLayer& layer = std::get<PackedKv>(kv).layer();

@@ -16,10 +16,10 @@ constexpr int64_t keys_scratch(int64_t head_dim) {
   return (kernels::key_block + transpose_rows) * head_dim;
 }
 
-/// Keys of one block and KV head as f32 [head_dim][key_block], into `scratch` [keys_scratch] or in
-/// place where the cache holds just that. Keys from `count` on are numbers without meaning.
+/// Keys [begin, end) of one block and KV head as f32 [head_dim][key_block], into `scratch`
+/// [keys_scratch] or in place where the cache holds just that. The others are without meaning.
 const float* load_keys(const kernels::Table& kernels, const Kv& kv, int64_t kv_head, int64_t block,
-                       int64_t count, int64_t head_dim, float* scratch);
+                       kernels::Range keys, int64_t head_dim, float* scratch);
 
 /// Values [begin, end) of one block and KV head as f32 rows of `out` [key_block][row_stride], zeros
 /// behind v_head_dim. Other rows are left alone.

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "attention/visible.h"
+
 namespace gqa {
 namespace {
 
@@ -17,13 +19,14 @@ class Planner {
       : mask_(mask), units_(units), merges_(merges) {}
 
   void add(int32_t item, const ItemShape& shape) {
-    const int64_t tile = std::max<int64_t>(1, tile_rows / shape.group());
-    const int64_t tiles = ceil_div(shape.q_len, tile);
     for (int32_t kv_head = 0; kv_head < shape.kv_heads; ++kv_head) {
+      const int64_t tile = std::max<int64_t>(1, tile_rows / shape.heads(kv_head));
+      const int64_t tiles = ceil_div(shape.q_len, tile);
       // Under a causal mask the last tile is the longest: start with it.
       for (int64_t i = tiles; i-- > 0;) {
         const int64_t t_begin = i * tile;
-        add_tile(item, shape, kv_head, t_begin, std::min(shape.q_len, t_begin + tile), tiles == 1);
+        const int64_t t_end = std::min(shape.q_len, t_begin + tile);
+        add_tile({item, kv_head, t_begin, t_end}, shape, tiles == 1);
       }
     }
     size_.max_head_dim = std::max(size_.max_head_dim, shape.head_dim);
@@ -33,33 +36,47 @@ class Planner {
   const PlanSize& size() const { return size_; }
 
  private:
-  void add_tile(int32_t item, const ItemShape& s, int32_t kv_head, int64_t t_begin, int64_t t_end,
-                bool only_tile) {
-    const KeyRange first = visible_keys(mask_, s.q_start + t_begin, s.first_key, s.kv_len);
-    const KeyRange last = visible_keys(mask_, s.q_start + t_end - 1, s.first_key, s.kv_len);
-    const int64_t chunk_begin = first.begin / chunk_keys;
-    const int64_t chunk_end = std::max(chunk_begin, ceil_div(last.end, chunk_keys));
-    const int64_t rows = (t_end - t_begin) * s.group();
-    const int64_t chunks = chunk_end - chunk_begin;
+  void add_tile(Unit unit, const ItemShape& shape, bool only_tile) {
+    const TileKeys keys(mask_, shape, unit.t_begin, unit.t_end);
+    const int64_t rows = (unit.t_end - unit.t_begin) * shape.heads(unit.kv_head);
     size_.max_rows = std::max(size_.max_rows, rows);
-    size_.multiply_adds += static_cast<double>(rows) * static_cast<double>(last.end - first.begin) *
-                           static_cast<double>(s.head_dim + s.v_head_dim);
-    Unit unit{item, kv_head, t_begin, t_end, chunk_begin, chunk_end, -1};
-    const int64_t floats = partial_size(rows, s.v_head_dim);
+    count_work(keys, shape, rows);
+    const KeyRange all = keys.cover(chunk_keys);
+    unit.chunk_begin = all.begin;
+    unit.chunk_end = all.end;
+    const auto seen = [&](int64_t c) { return keys.touch(c * chunk_keys, (c + 1) * chunk_keys); };
+    int64_t chunks = 0;
+    for (int64_t c = all.begin; c < all.end; ++c) chunks += seen(c);
+    const int64_t floats = partial_size(rows, shape.v_head_dim);
     if (!only_tile || chunks < 2 || size_.partial_floats + chunks * floats > partial_limit) {
       put(unit);
       return;
     }
-    if (merges_)
-      merges_[size_.merges] = {item, kv_head, t_begin, t_end, size_.partial_floats, chunks};
+    if (merges_) {
+      merges_[size_.merges] = {unit.item,  unit.kv_head,         unit.t_begin,
+                               unit.t_end, size_.partial_floats, chunks};
+    }
     ++size_.merges;
-    for (int64_t c = chunk_begin; c < chunk_end; ++c) {
+    for (int64_t c = all.begin; c < all.end; ++c) {
+      if (!seen(c)) continue;
       unit.chunk_begin = c;
       unit.chunk_end = c + 1;
       unit.partial = size_.partial_floats;
       size_.partial_floats += floats;
       put(unit);
     }
+  }
+
+  void count_work(const TileKeys& keys, const ItemShape& shape, int64_t rows) {
+    using kernels::key_block;
+    double scores = 0;
+    for (const KeyRange& run : keys.runs()) {
+      if (run.empty()) continue;
+      const int64_t blocks = ceil_div(run.end, key_block) - run.begin / key_block;
+      scores += static_cast<double>(rows) * static_cast<double>(blocks * key_block);
+    }
+    size_.scores += scores;
+    size_.multiply_adds += scores * static_cast<double>(shape.head_dim + shape.v_head_dim);
   }
 
   void put(const Unit& unit) {

@@ -4,10 +4,7 @@
 #include <cstdint>
 #include <span>
 
-#include "attention/mask.h"
-#include "core/checked.h"
-#include "gqa/attention.h"
-#include "kernels/kernels.h"
+#include "attention/shape.h"
 
 namespace gqa {
 
@@ -16,15 +13,8 @@ namespace gqa {
 /// it makes no difference to the bits whether one thread does all chunks or several do one each.
 inline constexpr int64_t chunk_keys = 1024;
 
-/// The shape of an item, checked.
-struct ItemShape {
-  int64_t q_len = 0, q_heads = 0, kv_heads = 0, head_dim = 0, v_head_dim = 0;
-  int64_t first_key = 0, kv_len = 0, q_start = 0;
-  int64_t group() const { return q_heads / kv_heads; }
-};
-
-/// Query tokens [t_begin, t_end) of one item, all heads of one group, against the keys of chunks
-/// [chunk_begin, chunk_end). Rows are (token, head) pairs, heads innermost.
+/// Query tokens [t_begin, t_end) of one item, all heads of one group, against those keys of chunks
+/// [chunk_begin, chunk_end) that some of them see. Rows are (token, head) pairs, heads innermost.
 struct Unit {
   int32_t item = 0;
   int32_t kv_head = 0;
@@ -43,16 +33,6 @@ struct MergeJob {
   int64_t first = 0, count = 0;
 };
 
-/// Floats from one row of values to the next, in accumulators and decoded blocks.
-constexpr int64_t row_stride(int64_t v_head_dim) {
-  return round_up(v_head_dim, kernels::row_padding);
-}
-
-/// Floats of a partial result: states [rows], then accumulators [rows][row_stride].
-constexpr int64_t partial_size(int64_t rows, int64_t v_head_dim) {
-  return round_up(2 * rows, kernels::row_padding) + rows * row_stride(v_head_dim);
-}
-
 /// Totals of a plan: what to allocate.
 struct PlanSize {
   int64_t units = 0;
@@ -61,7 +41,8 @@ struct PlanSize {
   int64_t max_rows = 0;  ///< of a unit
   int64_t max_head_dim = 0;
   int64_t max_v_head_dim = 0;
-  double multiply_adds = 0;  ///< about
+  double scores = 0;         ///< (row, key) pairs of the key blocks that are touched
+  double multiply_adds = 0;  ///< of them
 };
 
 /// Counts, and, where the pointers are not null, writes units and merges.

@@ -4,17 +4,15 @@
 #include <span>
 
 #include "attention/plan.h"
-#include "gqa/attention.h"
 #include "kernels/context.h"
 
 namespace gqa {
 
-/// A validated batch.
+/// A checked batch.
 struct Job {
   std::span<const AttendItem> batch;
   std::span<const ItemShape> shapes;
-  Mask mask;
-  std::optional<float> scale;
+  const AttendOptions& options;
 };
 
 /// Computes all units, over the context's threads, and merges partial results.

@@ -1,6 +1,8 @@
 // Per-target: attention over one block of keys. Included once per instruction set, after
 // codec-inl.h.
 
+#include "hwy/contrib/math/math-inl.h"
+
 HWY_BEFORE_NAMESPACE();
 namespace gqa::kernels::HWY_NAMESPACE {
 
@@ -126,31 +128,82 @@ void ScaleRow(float factor, float* row, int64_t n) {
   }
 }
 
-/// Scores outside [begin, end) become -inf; returns the largest.
-float MaskAndMax(float* scores, Range visible) {
+void Softcap(float* x, int64_t n, float cap) {
+  const F32 d;
+  const VF c = hn::Set(d, cap);
+  const VF inverse = hn::Set(d, 1.0f / cap);
+  for (int64_t i = 0; i < n; i += static_cast<int64_t>(hn::Lanes(d))) {
+    hn::StoreU(hn::Mul(c, hn::Tanh(d, hn::Mul(inverse, hn::LoadU(d, x + i)))), d, x + i);
+  }
+}
+
+void SubtractDistance(float* scores, float ahead, float slope) {
+  const F32 d;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+  for (int64_t i = 0; i < key_block; i += lanes) {
+    const VF key = hn::Iota(d, static_cast<float>(i));
+    const VF distance = hn::Abs(hn::Sub(hn::Set(d, ahead), key));
+    const VF score = hn::LoadU(d, scores + i);
+    hn::StoreU(hn::NegMulAdd(hn::Set(d, slope), distance, score), d, scores + i);
+  }
+}
+
+void Add(float* x, const float* y, int64_t n) {
+  const F32 d;
+  for (int64_t i = 0; i < n; i += static_cast<int64_t>(hn::Lanes(d))) {
+    hn::StoreU(hn::Add(hn::LoadU(d, x + i), hn::LoadU(d, y + i)), d, x + i);
+  }
+}
+
+uint64_t AboveMinusInfinity(const float* x) {
+  const F32 d;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+  const VF none = hn::Set(d, -std::numeric_limits<float>::infinity());
+  uint64_t all = 0;
+  for (int64_t i = 0; i < key_block; i += lanes) {
+    uint8_t bytes[8] = {};
+    hn::StoreMaskBits(d, hn::Ne(hn::LoadU(d, x + i), none), bytes);
+    uint64_t bits;
+    std::memcpy(&bits, bytes, sizeof bits);
+    all |= bits << i;
+  }
+  return all;
+}
+
+/// Scores whose bit is not set become -inf; returns the largest.
+float MaskAndMax(float* scores, uint64_t visible) {
   const F32 d;
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
   const VF masked = hn::Set(d, -std::numeric_limits<float>::infinity());
-  const VF begin = hn::Set(d, static_cast<float>(visible.begin));
-  const VF end = hn::Set(d, static_cast<float>(visible.end));
   VF largest = masked;
+  if (visible == ~uint64_t{0}) {
+    for (int64_t i = 0; i < key_block; i += lanes) {
+      largest = hn::Max(largest, hn::LoadU(d, scores + i));
+    }
+    return hn::GetLane(hn::MaxOfLanes(d, largest));
+  }
   for (int64_t i = 0; i < key_block; i += lanes) {
-    const VF key = hn::Iota(d, static_cast<float>(i));
-    const auto seen = hn::And(hn::Ge(key, begin), hn::Lt(key, end));
-    const VF x = hn::IfThenElse(seen, hn::LoadU(d, scores + i), masked);
+    const uint64_t bits = visible >> i;
+    uint8_t bytes[8];
+    std::memcpy(bytes, &bits, sizeof bits);
+    const VF x = hn::IfThenElse(hn::LoadMaskBits(d, bytes), hn::LoadU(d, scores + i), masked);
     hn::StoreU(x, d, scores + i);
     largest = hn::Max(largest, x);
   }
   return hn::GetLane(hn::MaxOfLanes(d, largest));
 }
 
-void Softmax(float* scores, const Range* visible, int64_t rows, RowState* states, float* acc,
+void Softmax(float* scores, const uint64_t* visible, int64_t rows, RowState* states, float* acc,
              int64_t v_stride) {
   const F32 d;
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
   for (int64_t r = 0; r < rows; ++r) {
     float* row = scores + r * key_block;
     RowState& state = states[r];
+    if (visible[r] == 0) {
+      std::memset(row, 0, key_block * sizeof(float));
+      continue;
+    }
     const float block_max = MaskAndMax(row, visible[r]);
     if (block_max > state.max) {
       const float factor = std::exp(state.max - block_max);

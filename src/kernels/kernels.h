@@ -17,11 +17,10 @@ inline constexpr int64_t key_block = 64;
 /// vectors of any instruction set.
 inline constexpr int64_t row_padding = 16;
 
-/// Keys [begin, end) of a block that a row sees.
+/// Keys [begin, end) of a block.
 struct Range {
   int32_t begin = 0;
   int32_t end = 0;
-  bool operator==(const Range&) const = default;
 };
 
 /// Online softmax of one row: the largest score so far, and the sum of exp(score - max).
@@ -47,10 +46,20 @@ struct Table {
   /// scores [rows][key_block] = q [rows][head_dim] * k [head_dim][key_block]. Each score is one
   /// chain of multiply-adds over head_dim, whatever `rows` is.
   void (*score)(const float* q, int64_t rows, int64_t head_dim, const float* k, float* scores);
-  /// Turns scores into weights exp(score - max), 0 outside a row's range, and brings states and the
-  /// rows of acc [rows][v_stride] up to the new maxima (Milakov and Gimelshein 2018).
-  void (*softmax)(float* scores, const Range* visible, int64_t rows, RowState* states, float* acc,
-                  int64_t v_stride);
+  /// x [n] = cap * tanh(x / cap), n a multiple of key_block. Relative error of tanh at most 4 units
+  /// in the last place.
+  void (*softcap)(float* x, int64_t n, float cap);
+  /// scores [key_block]: slope * |ahead - s| is taken from score s.
+  void (*subtract_distance)(float* scores, float ahead, float slope);
+  /// x [n] += y [n], n a multiple of key_block.
+  void (*add)(float* x, const float* y, int64_t n);
+  /// Bit s is set where x[s] is not -inf, x [key_block].
+  uint64_t (*above_minus_infinity)(const float* x);
+  /// Turns scores into weights exp(score - max), 0 for keys whose bit in the row's visible [rows]
+  /// is not set, and brings states and the rows of acc [rows][v_stride] up to the new maxima
+  /// (Milakov and Gimelshein 2018).
+  void (*softmax)(float* scores, const uint64_t* visible, int64_t rows, RowState* states,
+                  float* acc, int64_t v_stride);
   /// acc [rows][v_stride] += weights [rows][key_block] * v [key_block][v_stride], keys [begin, end)
   /// only, in ascending order, each element one chain of multiply-adds, whatever `rows` is.
   void (*accumulate)(const float* weights, int64_t rows, const float* v, int64_t v_stride,

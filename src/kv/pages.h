@@ -29,6 +29,8 @@ struct KvLayer {
   int64_t page_bytes() const {
     return KvCache::page_size * kv_heads * (head_dim + v_head_dim) * dtype_bytes(dtype);
   }
+  /// The page of a block is there.
+  bool holds(int64_t) const { return true; }
   /// Keys [head_dim][page_size] of a block and KV head.
   std::byte* keys(int64_t block, int64_t head) const {
     return page(block) + head * head_dim * KvCache::page_size * dtype_bytes(dtype);

@@ -1,7 +1,7 @@
 """Proves that tests can fail: breaks the code in known ways and expects the test to notice.
 
 Each mutant of a table (attention.json) is one edit of one source file. It is made in a copy of the tree,
-the test is built and must fail; the unbroken copy must pass. An edit whose text is no longer in the source
+the tests are built and one must fail; the unbroken copy must pass. An edit whose text is no longer in the source
 exactly once is an error, so that the tables stay true.
 
 Usage: run.py TABLE.json BUILD_DIR [words of the mutants' `why` ...]
@@ -37,8 +37,8 @@ def copy_tree(tree):
 
 
 class Workshop:
-    def __init__(self, build, test):
-        self.tree, self.build, self.test = build / "tree", build / "build", test
+    def __init__(self, build, tests):
+        self.tree, self.build, self.tests = build / "tree", build / "build", tests
         copy_tree(self.tree)
         self.demand(run("cmake", "-S", self.tree, "-B", self.build, "-G", "Ninja",
                         "-DCMAKE_BUILD_TYPE=Release", "-DCMAKE_CXX_FLAGS_RELEASE=-O1"))
@@ -49,13 +49,16 @@ class Workshop:
             sys.exit(done.stdout)
 
     def notices(self):
-        """Builds the test and says whether it fails, and what failed first."""
-        self.demand(run("ninja", "-C", self.build, self.test))
+        """Builds the tests and says whether one fails, and what failed first."""
+        self.demand(run("ninja", "-C", self.build, *self.tests))
         # Few configurations, so that a mutant is noticed in seconds, not by luck of a long run.
         environment = {**os.environ, "GQA_TEST_CONFIGURATIONS": "250", "GTEST_FAIL_FAST": "1"}
-        done = run(self.build / self.test, env=environment)
-        failed = [line for line in done.stdout.splitlines() if "[  FAILED  ]" in line]
-        return done.returncode != 0, failed[0].split()[3] if failed else "it crashed"
+        for test in self.tests:
+            done = run(self.build / test, env=environment)
+            if done.returncode != 0:
+                failed = [line for line in done.stdout.splitlines() if "[  FAILED  ]" in line]
+                return True, failed[0].split()[3] if failed else f"{test} crashed"
+        return False, ""
 
     def try_mutant(self, mutant):
         path = self.tree / mutant["file"]
@@ -71,10 +74,10 @@ class Workshop:
 
 def main(table, build, *words):
     table = json.loads(pathlib.Path(table).read_text())
-    workshop = Workshop(pathlib.Path(build), table["test"])
+    workshop = Workshop(pathlib.Path(build), table["tests"])
     broken, what = workshop.notices()
     if broken:
-        sys.exit(f"the unbroken code fails {table['test']}: {what}")
+        sys.exit(f"the unbroken code fails: {what}")
     survivors = 0
     for mutant in table["mutants"]:
         if words and not any(word in mutant["why"] for word in words):

@@ -1,0 +1,37 @@
+// The shape of a problem, once it has been checked.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "core/checked.h"
+#include "gqa/attention.h"
+#include "kernels/kernels.h"
+
+namespace gqa {
+
+struct ItemShape {
+  int64_t q_len = 0, q_heads = 0, kv_heads = 0, head_dim = 0, v_head_dim = 0;
+  int64_t q_start = 0;
+  SequenceKeys keys;
+  std::span<const int32_t> group_offsets;
+
+  /// Query heads [first_head(g), first_head(g + 1)) read KV head g.
+  int64_t first_head(int64_t kv_head) const {
+    return group_offsets.empty() ? q_heads / kv_heads * kv_head
+                                 : group_offsets[static_cast<size_t>(kv_head)];
+  }
+  int64_t heads(int64_t kv_head) const { return first_head(kv_head + 1) - first_head(kv_head); }
+};
+
+/// Floats from one row of values to the next, in accumulators and decoded blocks.
+constexpr int64_t row_stride(int64_t v_head_dim) {
+  return round_up(v_head_dim, kernels::row_padding);
+}
+
+/// Floats of a partial result: states [rows], then accumulators [rows][row_stride].
+constexpr int64_t partial_size(int64_t rows, int64_t v_head_dim) {
+  return round_up(2 * rows, kernels::row_padding) + rows * row_stride(v_head_dim);
+}
+
+}  // namespace gqa

@@ -1,0 +1,182 @@
+#include "attention/tile.h"
+
+#include <bit>
+#include <cmath>
+
+#include "attention/blocks.h"
+#include "core/half.h"
+
+namespace gqa {
+namespace {
+
+using kernels::key_block;
+using kernels::Range;
+
+/// The shortest range that holds all set bits; there is one.
+Range range_of(uint64_t bits) { return {std::countr_zero(bits), 64 - std::countl_zero(bits)}; }
+
+}  // namespace
+
+Tile::Tile(const kernels::Table& kernels, const Job& job, int32_t item, int32_t kv_head,
+           int64_t t_begin, int64_t t_end)
+    : kernels_(kernels),
+      item_(job.batch[static_cast<size_t>(item)]),
+      shape_(job.shapes[static_cast<size_t>(item)]),
+      options_(job.options),
+      t_begin_(t_begin),
+      t_end_(t_end),
+      kv_head_(kv_head),
+      first_head_(shape_.first_head(kv_head)),
+      heads_(shape_.heads(kv_head)),
+      keys_(options_.mask, shape_, t_begin, t_end) {}
+
+void Tile::load_queries(float* q) const {
+  const AnyView<3>& x = item_.q;
+  const auto dim = static_cast<float>(shape_.head_dim);
+  const float scale = options_.scale.value_or(1.0f / std::sqrt(dim));
+  for (int64_t r = 0; r < rows(); ++r, q += shape_.head_dim) {
+    const int64_t base = token(r) * x.strides[0] + head(r) * x.strides[1];
+    for (int64_t d = 0; d < shape_.head_dim; ++d) {
+      q[d] = scale * load_element(x.data, x.dtype, base + d * x.strides[2]);
+    }
+  }
+}
+
+void Tile::attend_chunk(int64_t chunk, const Workspace& w, const Rows& out) const {
+  out.reset(rows(), stride());
+  const int64_t begin = chunk * (chunk_keys / key_block);
+  for (int64_t block = begin; block < begin + chunk_keys / key_block; ++block) {
+    if (keys_.touch(block * key_block, (block + 1) * key_block)) attend_block(block, w, out);
+  }
+}
+
+void Tile::attend_block(int64_t block, const Workspace& w, const Rows& out) const {
+  const uint64_t any = look(block, w);
+  if (any == 0) return;
+  const Range keys = range_of(any);
+  const float* k = load_keys(kernels_, item_.kv, kv_head_, block, keys, shape_.head_dim, w.k);
+  load_values(kernels_, item_.kv, kv_head_, block, keys, shape_.v_head_dim, stride(), w.v);
+  kernels_.score(w.q, rows(), shape_.head_dim, k, w.scores);
+  change_scores(block, w);
+  kernels_.softmax(w.scores, w.visible, rows(), out.states, out.acc, stride());
+  accumulate(any, w, out);
+}
+
+/// Fills in which keys of the block each row sees, and the bias of those; returns the keys that any
+/// row sees.
+uint64_t Tile::look(int64_t block, const Workspace& w) const {
+  uint64_t any = 0;
+  int64_t r = 0;
+  for (int64_t t = t_begin_; t < t_end_; ++t) {
+    const VisibleKeys keys = visible_keys(options_.mask, shape_.q_start + t, shape_.keys);
+    const uint64_t seen = block_bits(keys, block * key_block);
+    for (int64_t h = 0; h < heads_; ++h, ++r) {
+      w.visible[r] = seen;
+      if (item_.bias.data && seen != 0) {
+        float* bias = w.bias + r * key_block;
+        load_bias(r, block, bias);
+        w.visible[r] &= kernels_.above_minus_infinity(bias);
+      }
+      any |= w.visible[r];
+    }
+  }
+  return any;
+}
+
+/// out [key_block]: a row's bias for the keys of a block, 0 behind the last one.
+void Tile::load_bias(int64_t row, int64_t block, float* out) const {
+  const AnyView<3>& x = item_.bias;
+  // An axis of size 1 stands for all: it is never stepped along.
+  const auto step = [&](size_t axis) { return x.shape[axis] == 1 ? 0 : x.strides[axis]; };
+  const int64_t first = block * key_block;
+  const int64_t count = std::min(key_block, shape_.keys.len - first);
+  const int64_t base = head(row) * step(0) + token(row) * step(1) + first * step(2);
+  if (step(2) == 1) {
+    const auto* p = static_cast<const char*>(x.data) + base * dtype_bytes(x.dtype);
+    kernels_.decode(x.dtype, p, count, out);
+  } else {
+    for (int64_t s = 0; s < count; ++s) out[s] = load_element(x.data, x.dtype, base + s * step(2));
+  }
+  std::fill(out + count, out + key_block, 0.0f);
+}
+
+/// From scale * q k to scores: all that a score means besides.
+void Tile::change_scores(int64_t block, const Workspace& w) const {
+  if (options_.softcap > 0) kernels_.softcap(w.scores, rows() * key_block, options_.softcap);
+  if (!options_.alibi.empty()) {
+    for (int64_t r = 0; r < rows(); ++r) {
+      const int64_t ahead = shape_.q_start + token(r) - block * key_block;
+      kernels_.subtract_distance(w.scores + r * key_block, static_cast<float>(ahead),
+                                 options_.alibi[static_cast<size_t>(head(r))]);
+    }
+  }
+  if (item_.bias.data) kernels_.add(w.scores, w.bias, rows() * key_block);
+}
+
+/// A weight of 0 takes a key out, unless its value is NaN or infinite: then rows that see
+/// different keys go one by one, each over its own.
+void Tile::accumulate(uint64_t any, const Workspace& w, const Rows& out) const {
+  const Range keys = range_of(any);
+  const bool alike =
+      std::popcount(any) == keys.end - keys.begin &&
+      std::all_of(w.visible, w.visible + rows(), [&](uint64_t v) { return v == any; });
+  if (alike ||
+      kernels_.all_finite(w.v + keys.begin * stride(), (keys.end - keys.begin) * stride())) {
+    kernels_.accumulate(w.scores, rows(), w.v, stride(), keys, out.acc);
+    return;
+  }
+  for (int64_t r = 0; r < rows(); ++r) {
+    for (int32_t s = keys.begin; s < keys.end; ++s) {
+      if ((w.visible[r] >> s & 1) == 0) continue;
+      kernels_.accumulate(w.scores + r * key_block, 1, w.v, stride(), {s, s + 1},
+                          out.acc + r * stride());
+    }
+  }
+}
+
+void Tile::merge(const Rows& total, const Rows& later) const {
+  for (int64_t r = 0; r < rows(); ++r) {
+    kernels_.merge(total.states[r], total.acc + r * stride(), later.states[r],
+                   later.acc + r * stride(), stride());
+  }
+}
+
+/// What a row's accumulator is multiplied by: one over the sum, of which a sink is a part.
+float Tile::normaliser(const kernels::RowState& state, int64_t head) const {
+  constexpr float none = -std::numeric_limits<float>::infinity();
+  const float sink = options_.sinks.empty() ? none : options_.sinks[static_cast<size_t>(head)];
+  if (sink == none) return state.sum == 0.0f ? 0.0f : 1.0f / state.sum;
+  const float max = std::max(state.max, sink);
+  const float own = state.max == none ? 0.0f : std::exp(state.max - max);
+  return own / (own * state.sum + std::exp(sink - max));
+}
+
+void Tile::finish(const Rows& total) const {
+  for (int64_t r = 0; r < rows(); ++r) {
+    const kernels::RowState& state = total.states[r];
+    float* acc = total.acc + r * stride();
+    const float factor = normaliser(state, head(r));
+    for (int64_t d = 0; d < shape_.v_head_dim; ++d) acc[d] *= factor;
+    write(r, acc);
+    if (item_.lse.data) {
+      const auto& lse = item_.lse;
+      store_element(lse.data, DType::f32, token(r) * lse.strides[0] + head(r) * lse.strides[1],
+                    state.max + std::log(state.sum));
+    }
+  }
+}
+
+void Tile::write(int64_t row, const float* values) const {
+  const AnyMutView<3>& out = item_.out;
+  const int64_t base = token(row) * out.strides[0] + head(row) * out.strides[1];
+  if (out.strides[2] == 1) {
+    auto* p = static_cast<char*>(out.data) + base * dtype_bytes(out.dtype);
+    kernels_.encode(out.dtype, values, shape_.v_head_dim, p);
+    return;
+  }
+  for (int64_t d = 0; d < shape_.v_head_dim; ++d) {
+    store_element(out.data, out.dtype, base + d * out.strides[2], values[d]);
+  }
+}
+
+}  // namespace gqa

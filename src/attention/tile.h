@@ -1,0 +1,59 @@
+// One group's query rows of one item, worked through chunk by chunk.
+#pragma once
+
+#include <cstdint>
+
+#include "attention/run.h"
+#include "attention/visible.h"
+#include "attention/workspace.h"
+
+namespace gqa {
+
+/// Query tokens [t_begin, t_end) of an item, all heads of KV head `kv_head`. Row r is token t_begin
+/// + r / heads, head r % heads of the group.
+class Tile {
+ public:
+  Tile(const kernels::Table& kernels, const Job& job, int32_t item, int32_t kv_head,
+       int64_t t_begin, int64_t t_end);
+
+  int64_t rows() const { return (t_end_ - t_begin_) * heads_; }
+  int64_t stride() const { return row_stride(shape_.v_head_dim); }
+  /// Floats of its partial results.
+  int64_t partial_floats() const { return partial_size(rows(), shape_.v_head_dim); }
+  /// Some row may see a key of the chunk.
+  bool sees(int64_t chunk) const {
+    return keys_.touch(chunk * chunk_keys, (chunk + 1) * chunk_keys);
+  }
+
+  /// q [rows][head_dim] f32, times the scale.
+  void load_queries(float* q) const;
+  /// Works through the keys of one chunk from a fresh state.
+  void attend_chunk(int64_t chunk, const Workspace& w, const Rows& out) const;
+  /// total = total merged with a later chunk's result.
+  void merge(const Rows& total, const Rows& later) const;
+  /// Divides by the sums and writes outputs and LSE.
+  void finish(const Rows& total) const;
+
+ private:
+  int64_t token(int64_t row) const { return t_begin_ + row / heads_; }
+  int64_t head(int64_t row) const { return first_head_ + row % heads_; }
+
+  void attend_block(int64_t block, const Workspace& w, const Rows& out) const;
+  uint64_t look(int64_t block, const Workspace& w) const;
+  void load_bias(int64_t row, int64_t block, float* out) const;
+  void change_scores(int64_t block, const Workspace& w) const;
+  void accumulate(uint64_t any, const Workspace& w, const Rows& out) const;
+  float normaliser(const kernels::RowState& state, int64_t head) const;
+  void write(int64_t row, const float* values) const;
+
+  const kernels::Table& kernels_;
+  const AttendItem& item_;
+  const ItemShape& shape_;
+  const AttendOptions& options_;
+  int64_t t_begin_, t_end_;
+  int32_t kv_head_;
+  int64_t first_head_, heads_;
+  TileKeys keys_;
+};
+
+}  // namespace gqa

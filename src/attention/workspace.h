@@ -1,0 +1,76 @@
+// The memory that one thread works in.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <limits>
+
+#include "attention/blocks.h"
+#include "attention/plan.h"
+#include "kernels/kernels.h"
+
+namespace gqa {
+
+/// Rows with their states and accumulators [rows][row_stride].
+struct Rows {
+  kernels::RowState* states;
+  float* acc;
+
+  void reset(int64_t rows, int64_t stride) const {
+    constexpr float none = -std::numeric_limits<float>::infinity();
+    std::fill(states, states + rows, kernels::RowState{none, 0.0f});
+    std::fill(acc, acc + rows * stride, 0.0f);
+  }
+};
+
+/// A partial result in memory, as partial_size() lays it out.
+inline Rows rows_at(float* memory, int64_t rows) {
+  return {reinterpret_cast<kernels::RowState*>(memory),
+          memory + round_up(2 * rows, kernels::row_padding)};
+}
+
+/// All sizes are those of the largest unit.
+struct Workspace {
+  float* q;           ///< [rows][head_dim], scaled
+  float* k;           ///< [keys_scratch]
+  float* v;           ///< [key_block][row_stride]
+  float* scores;      ///< [rows][key_block]
+  float* bias;        ///< [rows][key_block]
+  uint64_t* visible;  ///< [rows]: a bit for each key of the block
+  Rows part;
+  Rows total;
+
+  static int64_t floats(const PlanSize& s) { return lay_out(nullptr, s, nullptr); }
+  Workspace(float* memory, const PlanSize& s) { lay_out(memory, s, this); }
+
+ private:
+  static int64_t lay_out(float* memory, const PlanSize& s, Workspace* w) {
+    int64_t used = 0;
+    const auto take = [&](int64_t n) {
+      float* p = memory ? memory + used : nullptr;
+      used += round_up(n, kernels::row_padding);
+      return p;
+    };
+    float* q = take(s.max_rows * s.max_head_dim);
+    float* k = take(keys_scratch(s.max_head_dim));
+    float* v = take(kernels::key_block * row_stride(s.max_v_head_dim));
+    float* scores = take(s.max_rows * kernels::key_block);
+    float* bias = take(s.max_rows * kernels::key_block);
+    float* visible = take(s.max_rows * 2);
+    float* part = take(partial_size(s.max_rows, s.max_v_head_dim));
+    float* total = take(partial_size(s.max_rows, s.max_v_head_dim));
+    if (w) {
+      w->q = q;
+      w->k = k;
+      w->v = v;
+      w->scores = scores;
+      w->bias = bias;
+      w->visible = reinterpret_cast<uint64_t*>(visible);
+      w->part = rows_at(part, s.max_rows);
+      w->total = rows_at(total, s.max_rows);
+    }
+    return used;
+  }
+};
+
+}  // namespace gqa

@@ -1,0 +1,183 @@
+// What changes no bit of attend()'s results.
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <cstdlib>
+#include <new>
+
+#include "support/attention_case.h"
+
+// Counts allocations, to show that a steady state makes none.
+static std::atomic<int64_t> allocations{0};
+[[gnu::noinline]] void* operator new(size_t n) {
+  ++allocations;
+  if (void* p = std::malloc(n)) return p;
+  throw std::bad_alloc();
+}
+[[gnu::noinline]] void operator delete(void* p) noexcept { std::free(p); }
+[[gnu::noinline]] void operator delete(void* p, size_t) noexcept { std::free(p); }
+
+namespace gqa {
+namespace {
+
+using test::Array;
+using test::draw;
+using test::Problem;
+using test::Random;
+using test::Sizes;
+
+/// Every bit of outputs and LSE.
+std::vector<std::byte> bits(const Problem& p) {
+  std::vector<std::byte> all = p.out.memory;
+  all.insert(all.end(), p.lse.memory.begin(), p.lse.memory.end());
+  return all;
+}
+
+std::vector<std::byte> bits_of(Context& context, Problem& p, const AttendItem& item,
+                               const AttendOptions& options) {
+  p.out.fill([] { return 99.0f; });
+  attend(context, std::span(&item, 1), options);
+  return bits(p);
+}
+
+class Isa : public ::testing::TestWithParam<std::string> {};
+INSTANTIATE_TEST_SUITE_P(All, Isa, ::testing::ValuesIn(available_isas()),
+                         [](const auto& isa) { return isa.param; });
+
+/// Part [t, t + n) of the query tokens of an item.
+AttendItem piece_of(const AttendItem& item, int64_t start, int64_t t, int64_t n) {
+  AttendItem piece = item;
+  const auto cut = [&](auto& view, size_t axis) {
+    if (view.data == nullptr || view.shape[axis] == 1) return;
+    using Bytes = std::conditional_t<std::is_const_v<std::remove_pointer_t<decltype(view.data)>>,
+                                     const std::byte, std::byte>;
+    view.shape[axis] = n;
+    view.data = static_cast<Bytes*>(view.data) + t * view.strides[axis] * dtype_bytes(view.dtype);
+  };
+  cut(piece.q, 0);
+  cut(piece.out, 0);
+  cut(piece.lse, 0);
+  cut(piece.bias, 1);
+  // Sizes of 1 are left alone above: right for a bias, and for queries if there is one.
+  if (item.q.shape[0] != 1) piece.q_start = start + t;
+  return piece;
+}
+
+TEST_P(Isa, ThreadsBatchesAndChunksChangeNoBit) {
+  Random random(7);
+  Context one({.threads = 1, .isa = GetParam()});
+  for (int round = 0; round < 60; ++round) {
+    const test::Heads heads = test::draw_heads(random);
+    Sizes s = test::draw_sizes(random, 4'000'000, heads);
+    if (round % 2) s.kv_len += 2000;  // several chunks
+    test::Options o;
+    test::draw_options(random, heads, s.kv_len, o);
+    if (round % 3 == 0) o.options.mask = {};
+    Problem p;
+    test::fill_problem(random, p, s);
+    const auto expected = bits_of(one, p, p.item, o.options);
+    for (int threads = 2; threads <= 8; ++threads) {
+      Context many({.threads = threads, .isa = GetParam()});
+      ASSERT_EQ(bits_of(many, p, p.item, o.options), expected)
+          << threads << " threads, " << test::describe(s, o, p.item);
+    }
+    // Token by token and in uneven pieces, all in one batch, in reverse order.
+    const int64_t start = p.item.q_start.value_or(s.kv_len - s.q_len);
+    for (const int64_t piece : {1, 3, 50}) {
+      std::vector<AttendItem> batch;
+      for (int64_t t = 0; t < s.q_len; t += piece) {
+        batch.insert(batch.begin(), piece_of(p.item, start, t, std::min(piece, s.q_len - t)));
+      }
+      p.out.fill([] { return 99.0f; });
+      attend(one, batch, o.options);
+      ASSERT_EQ(bits(p), expected) << "pieces of " << piece << ", " << test::describe(s, o, p.item);
+    }
+  }
+}
+
+/// Tokens [from, from + n) of a [1, len, heads, dim] array.
+AnyView<3> tokens(const Array<4>& x, int64_t from, int64_t n) {
+  return {x.memory.data() + from * x.strides[1] * dtype_bytes(x.dtype),
+          x.dtype,
+          {n, x.shape[2], x.shape[3]},
+          {x.strides[1], x.strides[2], x.strides[3]}};
+}
+
+/// The same keys, in pages of `size` in a random order among others, with random strides.
+void page(Random& random, Problem& p, const Array<4>& k, const Array<4>& v, int64_t size) {
+  const int64_t len = k.shape[1];
+  const int64_t logical = ceil_div(len, size);
+  const int64_t physical = logical + draw(random, 0, 3);
+  p.k = {random, k.dtype, {physical, size, k.shape[2], k.shape[3]}, false};
+  p.v = {random, v.dtype, {physical, size, v.shape[2], v.shape[3]}, false};
+  p.pages.resize(static_cast<size_t>(physical));
+  std::iota(p.pages.begin(), p.pages.end(), 0);
+  std::shuffle(p.pages.begin(), p.pages.end(), random);
+  p.pages.resize(static_cast<size_t>(logical));
+  const auto copy = [&](const Array<4>& from, Array<4>& to) {
+    for (int64_t s = 0; s < len; ++s) {
+      for (int64_t g = 0; g < from.shape[2]; ++g) {
+        for (int64_t d = 0; d < from.shape[3]; ++d) {
+          to.set({p.pages[static_cast<size_t>(s / size)], s % size, g, d}, from.get({0, s, g, d}));
+        }
+      }
+    }
+  };
+  copy(k, p.k);
+  copy(v, p.v);
+  p.item.kv = StridedKv{p.k.view(), p.v.view(), p.pages, 0, len};
+}
+
+TEST_P(Isa, WhereKeysLieChangesNoBit) {
+  Random random(11);
+  Context context({.threads = 2, .isa = GetParam()});
+  for (int round = 0; round < 60; ++round) {
+    const test::Heads heads = test::draw_heads(random);
+    const Sizes s = test::draw_sizes(random, 2'000'000, heads);
+    if (s.kv_len == 0) continue;
+    test::Options o;
+    test::draw_options(random, heads, s.kv_len, o);
+    const DType dtype = test::draw_dtype(random);
+    Problem p;
+    test::fill_problem(random, p, s);
+    p.k = {random, dtype, {1, s.kv_len, s.kv_heads, s.head_dim}, false};
+    p.v = {random, dtype, {1, s.kv_len, s.kv_heads, s.v_head_dim}, false};
+    test::fill_inputs(random, p);
+    const Array<4> k = p.k, v = p.v;
+    p.item.kv = StridedKv{p.k.view(), p.v.view(), {}, 0, s.kv_len};
+    const auto expected = bits_of(context, p, p.item, o.options);
+    for (const int64_t size : {1, 16, 64, 100}) {
+      page(random, p, k, v, size);
+      ASSERT_EQ(bits_of(context, p, p.item, o.options), expected)
+          << "pages of " << size << ", " << test::describe(s, o, p.item);
+    }
+    KvCache cache({.kv_heads = {s.kv_heads},
+                   .head_dim = s.head_dim,
+                   .v_head_dim = s.v_head_dim,
+                   .dtype = dtype});
+    for (int64_t at = 0; at < s.kv_len;) {
+      const int64_t n = std::min(s.kv_len - at, draw(random, 1, 100));
+      cache.append(context, 0, tokens(k, at, n), tokens(v, at, n));
+      at += n;
+    }
+    AttendItem packed = p.item;
+    packed.kv = cache.view(0);
+    ASSERT_EQ(bits_of(context, p, packed, o.options), expected)
+        << "cache, " << test::describe(s, o, p.item);
+  }
+}
+
+TEST_P(Isa, ASteadyStateAllocatesNothing) {
+  Context context({.threads = 3, .isa = GetParam()});
+  Random random(9);
+  Problem p;
+  test::fill_problem(random, p, {4, 8, 2, 64, 64, 5000});
+  const AttendOptions options{.mask = {.window = 3000, .sink_tokens = 4}, .softcap = 20.0f};
+  attend(context, std::span(&p.item, 1), options);
+  const int64_t before = allocations;
+  for (int i = 0; i < 5; ++i) attend(context, std::span(&p.item, 1), options);
+  EXPECT_EQ(allocations, before);
+}
+
+}  // namespace
+}  // namespace gqa
