@@ -1,6 +1,6 @@
 // How fast attention is, beside the machine's two ceilings measured in the same run: the rate at
-// which the same threads read memory, and SGEMM. Caches rotate, so that the last level can't hold
-// what is read.
+// which the same threads read memory, and SGEMM. Sequences rotate, so that the last level can't
+// hold what is read.
 #include <benchmark/benchmark.h>
 #include <fmt/core.h>
 #include <omp.h>
@@ -34,28 +34,29 @@ std::vector<float> random_floats(int64_t n) {
   return values;
 }
 
-gqa::KvCache filled_cache(int64_t kv_heads, int64_t kv_len, DType dtype) {
-  gqa::KvCache cache({{kv_heads}, head_dim, head_dim, dtype});
+/// A new sequence of random tokens.
+int64_t fill(gqa::KvCache& cache, int64_t kv_len) {
+  const int64_t kv_heads = cache.shape().kv_heads.front();
+  const int64_t sequence = cache.create();
   const int64_t n = 256;
   const auto tokens = random_floats(n * kv_heads * head_dim);
   const gqa::AnyView<3> view(tokens.data(), DType::f32, {n, kv_heads, head_dim});
-  for (int64_t at = 0; at < kv_len; at += n) cache.append(context(), 0, view, view);
-  return cache;
+  for (int64_t at = 0; at < kv_len; at += n) cache.append(context(), sequence, 0, view, view);
+  return sequence;
 }
 
 /// One query token against a long cache: bound by reading it.
 void decode(benchmark::State& state, int64_t kv_heads, int64_t kv_len, DType dtype) {
-  std::vector<gqa::KvCache> caches;
-  const int64_t bytes = filled_cache(kv_heads, 256, dtype).used_bytes() / 256 * kv_len;
-  for (int64_t i = 0; i * bytes < rotation_bytes; ++i) {
-    caches.push_back(filled_cache(kv_heads, kv_len, dtype));
-  }
+  gqa::KvCache cache({{kv_heads}, head_dim, head_dim, dtype});
+  const int64_t bytes = cache.shape().bytes_per_token() * kv_len;
+  std::vector<int64_t> sequences;
+  for (int64_t i = 0; i * bytes < rotation_bytes; ++i) sequences.push_back(fill(cache, kv_len));
   const auto q = random_floats(q_heads * head_dim);
   std::vector<float> out(q.size());
   size_t next = 0;
   for (auto _ : state) {
     const gqa::AttendItem item{.q = {q.data(), DType::f32, {1, q_heads, head_dim}},
-                               .kv = caches[next++ % caches.size()].view(0),
+                               .kv = cache.view(sequences[next++ % sequences.size()], 0),
                                .out = {out.data(), DType::f32, {1, q_heads, head_dim}},
                                .lse = {},
                                .q_start = {}};
@@ -66,12 +67,13 @@ void decode(benchmark::State& state, int64_t kv_heads, int64_t kv_len, DType dty
 
 /// A whole prompt, causal: bound by arithmetic. Useful operations only.
 void prefill(benchmark::State& state, int64_t kv_heads, int64_t tokens, DType dtype) {
-  const gqa::KvCache cache = filled_cache(kv_heads, tokens, dtype);
+  gqa::KvCache cache({{kv_heads}, head_dim, head_dim, dtype});
+  const int64_t sequence = fill(cache, tokens);
   const auto q = random_floats(tokens * q_heads * head_dim);
   std::vector<float> out(q.size());
   for (auto _ : state) {
     const gqa::AttendItem item{.q = {q.data(), DType::f32, {tokens, q_heads, head_dim}},
-                               .kv = cache.view(0),
+                               .kv = cache.view(sequence, 0),
                                .out = {out.data(), DType::f32, {tokens, q_heads, head_dim}},
                                .lse = {},
                                .q_start = {}};

@@ -77,9 +77,11 @@ double max_error(Context& context, const Problem& p, const Kv& kv) {
 double cached_error(Context& context, Problem p, DType dtype) {
   KvCache cache({{kv_heads}, head_dim, head_dim, dtype});
   const std::array<int64_t, 3> shape{kv_len, kv_heads, head_dim};
-  cache.append(context, 0, {p.k.data(), DType::f32, shape}, {p.v.data(), DType::f32, shape});
-  cache.read(0, 0, kv_len, p.k.data(), p.v.data());  // as rounded
-  return max_error(context, p, cache.view(0));
+  const int64_t sequence = cache.create();
+  cache.append(context, sequence, 0, {p.k.data(), DType::f32, shape},
+               {p.v.data(), DType::f32, shape});
+  cache.read(sequence, 0, 0, kv_len, p.k.data(), p.v.data());  // as rounded
+  return max_error(context, p, cache.view(sequence, 0));
 }
 
 double strided_error(Context& context, const Problem& p) {

@@ -20,16 +20,16 @@ std::vector<float> random_vector(int64_t n) {
 }
 
 /// Appends n tokens to the cache and attends them: all of them see the past, none the future.
-std::vector<float> feed(gqa::Context& context, gqa::KvCache& cache, int64_t n) {
+std::vector<float> feed(gqa::Context& context, gqa::KvCache& cache, int64_t sequence, int64_t n) {
   using gqa::DType;
   const auto q = random_vector(n * q_heads * head_dim);
   const auto k = random_vector(n * kv_heads * head_dim);
   const auto v = random_vector(n * kv_heads * head_dim);
-  cache.append(context, 0, {k.data(), DType::f32, {n, kv_heads, head_dim}},
+  cache.append(context, sequence, 0, {k.data(), DType::f32, {n, kv_heads, head_dim}},
                {v.data(), DType::f32, {n, kv_heads, head_dim}});
   std::vector<float> out(q.size());
   const gqa::AttendItem item{.q = {q.data(), DType::f32, {n, q_heads, head_dim}},
-                             .kv = cache.view(0),
+                             .kv = cache.view(sequence, 0),
                              .out = {out.data(), DType::f32, {n, q_heads, head_dim}},
                              .lse = {},
                              .q_start = {}};
@@ -46,11 +46,13 @@ int main() {
                         .head_dim = head_dim,
                         .v_head_dim = head_dim,
                         .dtype = gqa::DType::f16});
-    feed(context, cache, 300);                 // a prompt
-    const auto out = feed(context, cache, 1);  // one more token
+    const int64_t sequence = cache.create();
+    feed(context, cache, sequence, 300);                 // a prompt
+    const auto out = feed(context, cache, sequence, 1);  // one more token
     std::printf("%lld tokens in %lld bytes of cache; out[0] = %.6f (%s, %d threads)\n",
-                static_cast<long long>(cache.len()), static_cast<long long>(cache.used_bytes()),
-                static_cast<double>(out[0]), context.isa().data(), context.threads());
+                static_cast<long long>(cache.len(sequence)),
+                static_cast<long long>(cache.used_bytes(sequence)), static_cast<double>(out[0]),
+                context.isa().data(), context.threads());
   } catch (const gqa::Error& e) {
     std::fprintf(stderr, "%s\n", e.what());
     return e.exit_code();

@@ -1,8 +1,9 @@
-// The KV cache of one sequence.
+// The KV cache: keys and values of many sequences, in pages that sequences can share.
 #pragma once
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "gqa/context.h"
@@ -20,13 +21,15 @@ struct KvShape {
   int64_t n_layers() const { return static_cast<int64_t>(kv_heads.size()); }
   /// Bytes that one token takes over all layers: sum of kv_heads * (head_dim + v_head_dim) * bytes.
   int64_t bytes_per_token() const;
+  /// Bytes of a page of one layer. Throws Error (usage) for a layer that is not there.
+  int64_t page_bytes(int64_t layer) const;
 };
 
 namespace detail {
 struct KvLayer;
 }
 
-/// A view of one layer of a KvCache, valid until the cache is next changed. Its layout is the
+/// A view of one layer of one sequence, valid until the cache is next changed. Its layout is the
 /// kernels' own and may change: read it through attend() or KvCache::read().
 class PackedKv {
  public:
@@ -40,42 +43,98 @@ class PackedKv {
   int64_t len_;
 };
 
-/// Keys and values of one sequence, for every layer of a model, in pages of `page_size` tokens.
-/// Appending converts f32 (or any other type) to the cache's type, rounding to nearest even.
+/// Memory of a cache: pages, each one counted once however many sequences share it.
+struct KvUsage {
+  int64_t pages = 0;         ///< that at least one sequence holds
+  int64_t shared_pages = 0;  ///< of them, those that several hold
+  int64_t bytes = 0;         ///< of `pages`
+  int64_t free_pages = 0;    ///< that nobody holds, kept for the next who needs one
+  int64_t free_bytes = 0;    ///< of `free_pages`
+
+  bool operator==(const KvUsage&) const = default;
+};
+
+/// Keys and values of a batch of sequences, for every layer of a model. A page is `page_size`
+/// tokens of one layer; each sequence has a page table per layer. A fork shares all pages; the last
+/// one, if it is partly filled, is copied when either side first writes into it, and no other.
+/// Pages that nobody holds are kept and used again. Appending converts f32 (or any other type) to
+/// the cache's type, rounding to nearest even.
+///
+/// A sequence is an id, 0 or above. Every function that takes one throws Error (usage) where it is
+/// not alive, and where a layer is not there.
 /// Thread-safety: like a std::vector.
 class KvCache {
  public:
   static constexpr int64_t page_size = 64;  ///< tokens
 
-  /// Throws Error (usage) for a shape without layers, or with a size below 1.
-  explicit KvCache(KvShape shape);
+  /// max_pages: over all layers, held or free; 0: as many as memory holds. Throws Error (usage) for
+  /// a shape without layers, or with a size below 1, or for max_pages below 0; (resources) where
+  /// the bytes of a page can't be counted.
+  explicit KvCache(KvShape shape, int64_t max_pages = 0);
   ~KvCache();
   KvCache(KvCache&&) noexcept;
   KvCache& operator=(KvCache&&) noexcept;
 
   const KvShape& shape() const;
-  /// Tokens that every layer holds.
-  int64_t len() const;
+  int64_t max_pages() const;
+
+  // --- sequences ---
+
+  /// A new, empty sequence. Ids of freed sequences are used again. Throws Error (resources).
+  int64_t create();
+  /// A new sequence that holds the first `len` tokens of another, and shares their pages. Throws
+  /// Error (usage) for a len below 0 or above len(sequence), or where the page of token len - 1 was
+  /// released in any layer; (resources).
+  int64_t fork(int64_t sequence, int64_t len);
+  /// Forgets a sequence; pages that no other holds become free.
+  void free(int64_t sequence);
+  /// Tokens that every layer of a sequence holds, released ones counted.
+  int64_t len(int64_t sequence) const;
   /// Tokens that this layer holds: layers are appended to one after the other.
-  int64_t len(int64_t layer) const;
+  int64_t len(int64_t sequence, int64_t layer) const;
+
+  // --- content ---
+
+  struct Growth {
+    int64_t sequence = 0;
+    int64_t tokens = 0;  ///< for each layer
+  };
+  /// Takes the pages that appending `tokens` more to every layer of each sequence needs, the copy
+  /// of a shared last page included: all of them or none. append() then finds them, unless the
+  /// sequence is forked before. They belong to it until it is truncated or freed. Throws Error
+  /// (usage) for a sequence that occurs twice, or a number below 0 or above 2^40; (resources) where
+  /// pages or memory end, saying how many pages are missing; the cache is then as it was.
+  void reserve(std::span<const Growth> growths);
 
   /// Appends the same number of tokens to a layer. k: [n, kv_heads, head_dim], v: [n, kv_heads,
-  /// v_head_dim], any strides. Throws Error (usage) where a shape does not fit, (resources) where
-  /// memory ends; the cache is then as it was.
-  void append(Context& context, int64_t layer, const AnyView<3>& k, const AnyView<3>& v);
-  /// Keeps the first `len` tokens of every layer. Throws Error (usage) for a len below 0 or above
-  /// len().
-  void truncate(int64_t len);
+  /// v_head_dim], any strides. Many tokens are shared out over the context's threads; what is
+  /// stored does not depend on them. Throws Error (usage) where a shape does not fit, (resources)
+  /// where pages or memory end, saying how many pages are missing; the cache is then as it was.
+  void append(Context& context, int64_t sequence, int64_t layer, const AnyView<3>& k,
+              const AnyView<3>& v);
+  /// Keeps the first `len` tokens of every layer, and gives up pages reserved beyond them. Throws
+  /// Error (usage) for a len below 0 or above len(sequence), or where the page of token len - 1 was
+  /// released in any layer.
+  void truncate(int64_t sequence, int64_t len);
+  /// Gives up the pages that lie wholly within tokens [begin, end) of a layer: what a sliding
+  /// window will never see again. Lengths and positions stay; attend() refuses a mask that sees a
+  /// released token. Throws Error (usage) for tokens that are not there; those released before may
+  /// be among them.
+  void release(int64_t sequence, int64_t layer, int64_t begin, int64_t end);
 
-  PackedKv view(int64_t layer) const;
+  PackedKv view(int64_t sequence, int64_t layer) const;
   /// Copies tokens [begin, begin + n) of a layer out as f32: k [n, kv_heads, head_dim], v [n,
-  /// kv_heads, v_head_dim], dense.
-  void read(int64_t layer, int64_t begin, int64_t n, float* k, float* v) const;
+  /// kv_heads, v_head_dim], dense. Throws Error (usage) for tokens that are not there or were
+  /// released.
+  void read(int64_t sequence, int64_t layer, int64_t begin, int64_t n, float* k, float* v) const;
 
-  /// Bytes that the stored tokens take: exactly, per layer, tokens * bytes per token.
-  int64_t used_bytes() const;
-  /// Bytes that are held in pages, used or not.
-  int64_t reserved_bytes() const;
+  // --- accounting ---
+
+  /// Bytes that a sequence's tokens take, shared or not: exactly, per layer, tokens held * bytes
+  /// per token. Tokens of released pages don't count.
+  int64_t used_bytes(int64_t sequence) const;
+  /// The whole cache's. Cost: that of the number of different page sizes, not of pages.
+  KvUsage usage() const;
 
  private:
   struct Impl;

@@ -43,7 +43,7 @@ using VisibleKeys = std::array<KeyRange, 2>;
 /// from one position to the next: what a tile of tokens sees lies, run by run, between its first
 /// token's begin and its last token's end.
 inline VisibleKeys visible_keys(const Mask& mask, int64_t position, const SequenceKeys& keys) {
-  int64_t begin = keys.first;
+  int64_t begin = 0;
   int64_t end = keys.len;
   int64_t kept = mask.sink_tokens;
   if (mask.causal) {

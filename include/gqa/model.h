@@ -28,18 +28,22 @@ class Model {
   const ModelConfig& config() const;
   /// f32, or the weights' type where they are 16-bit.
   DType default_kv_dtype() const;
-  KvCache make_cache(DType kv_dtype) const;
+  /// An empty cache of the model's shape. max_pages: as in KvCache; 0: as many as memory holds.
+  KvCache make_cache(DType kv_dtype, int64_t max_pages = 0) const;
   int64_t parameters() const;
 
-  /// Some tokens of one sequence; they follow what its cache holds.
+  /// Some tokens of one sequence of a cache; they follow what it holds.
   struct Step {
-    KvCache* cache = nullptr;
+    int64_t sequence = 0;
     std::span<const int32_t> tokens;
   };
-  /// Runs the tokens of all steps through the layers in one batch, appending to the caches. hidden
-  /// becomes [sum of tokens, width] f32: the normed last hidden states, in the order of the steps.
-  /// Throws Error (usage) for an id outside the vocabulary or more tokens than max_positions.
-  void forward(Context& context, std::span<const Step> steps, std::vector<float>& hidden) const;
+  /// Runs the tokens of all steps through the layers in one batch, appending to their sequences.
+  /// hidden becomes [sum of tokens, width] f32: the normed last hidden states, in the order of the
+  /// steps. Throws Error, with the sequences as they were: (usage) for a cache of another shape, an
+  /// id outside the vocabulary, more tokens than max_positions, a sequence that is not alive or
+  /// occurs twice; (resources) where the cache's pages do not suffice.
+  void forward(Context& context, KvCache& cache, std::span<const Step> steps,
+               std::vector<float>& hidden) const;
   /// logits [rows, vocab_size] of hidden [rows, width].
   void logits(Context& context, std::span<const float> hidden, std::span<float> out) const;
 

@@ -55,12 +55,15 @@ RowScore score_row(std::span<const float> logits, std::span<const float> other, 
 class Reader {
  public:
   Reader(Context& context, const Model& model, DType kv_dtype)
-      : context_(context), model_(model), cache_(model.make_cache(kv_dtype)) {}
+      : context_(context),
+        model_(model),
+        cache_(model.make_cache(kv_dtype)),
+        sequence_(cache_.create()) {}
 
   void read(std::span<const int32_t> window) {
-    cache_.truncate(0);
-    const Model::Step step{&cache_, window};
-    model_.forward(context_, std::span(&step, 1), hidden_);
+    cache_.truncate(sequence_, 0);
+    const Model::Step step{sequence_, window};
+    model_.forward(context_, cache_, std::span(&step, 1), hidden_);
   }
 
   /// Logits of rows [begin, begin + n) of the window; valid until the next call.
@@ -77,6 +80,7 @@ class Reader {
   Context& context_;
   const Model& model_;
   KvCache cache_;
+  int64_t sequence_;
   std::vector<float> hidden_;
   std::vector<float> logits_;
 };

@@ -20,6 +20,7 @@ enum class Scratch {
   attend_partials,
   dense_panel,
   activations,
+  kv_tokens,
   count
 };
 

@@ -1,23 +1,82 @@
+// KvCache: sequences and their page tables.
 #include "gqa/kv_cache.h"
 
 #include <algorithm>
-#include <cstring>
+#include <array>
+#include <new>
+#include <string_view>
+#include <utility>
 
 #include "core/fail.h"
-#include "core/half.h"
 #include "kernels/context.h"
+#include "kv/page_claim.h"
+#include "kv/page_pool.h"
 #include "kv/pages.h"
+#include "kv/tokens.h"
 
 namespace gqa {
+namespace {
 
 using detail::KvLayer;
+constexpr int64_t page_size = KvCache::page_size;
 
-struct KvCache::Impl {
-  KvShape shape;
+/// Lies where it was made: views point to its layers.
+struct Sequence {
   std::vector<KvLayer> layers;
-  std::vector<float> row;  ///< one head's vector while it changes type
-  std::vector<std::byte> stored;
+
+  int64_t len() const {
+    int64_t shortest = layers.front().len;
+    for (const KvLayer& layer : layers) shortest = std::min(shortest, layer.len);
+    return shortest;
+  }
+
+  /// Refuses to end behind `len` tokens where they are not there, or the last of them was released:
+  /// what comes next would see it, or be written into its page.
+  void check_end(int64_t len, std::string_view what) const {
+    require(len >= 0 && len <= this->len(), "KV cache: can't {} at {}: the sequence has {} tokens",
+            what, len, this->len());
+    const auto holds_last = [&](const KvLayer& layer) {
+      return layer.holds((len - 1) / page_size);
+    };
+    require(len == 0 || std::all_of(layers.begin(), layers.end(), holds_last),
+            "KV cache: can't {} at {}: token {} was released", what, len, len - 1);
+  }
 };
+
+/// Keeps the first `len` tokens.
+void shorten(KvLayer& layer, int64_t len) noexcept {
+  const auto kept = static_cast<size_t>(ceil_div(len, page_size));
+  while (layer.pages.size() > kept) {
+    if (layer.pages.back() == KvLayer::released_page) {
+      --layer.released;
+    } else {
+      layer.pool->drop(layer.pages.back());
+    }
+    layer.pages.pop_back();
+  }
+  layer.len = len;
+}
+
+int64_t token_bytes(const KvLayer& layer) { return layer.pool->page_bytes() / page_size; }
+
+/// Calls f; says Error where the system's memory ends.
+template <typename F>
+auto or_out_of_memory(F&& f) {
+  try {
+    return f();
+  } catch (const std::bad_alloc&) {
+    fail(ErrorKind::resources, "KV cache: out of memory");
+  }
+}
+
+void check_shape(std::string_view name, const AnyView<3>& x, int64_t n, int64_t heads,
+                 int64_t dim) {
+  const std::array<int64_t, 3> expected{n, heads, dim};
+  require(n >= 0 && x.shape == expected, "KV cache: {} has shape [{}], expected [{}]", name,
+          fmt::join(x.shape, ", "), fmt::join(expected, ", "));
+}
+
+}  // namespace
 
 int64_t KvShape::bytes_per_token() const {
   int64_t heads = 0;
@@ -25,23 +84,69 @@ int64_t KvShape::bytes_per_token() const {
   return heads * (head_dim + v_head_dim) * dtype_bytes(dtype);
 }
 
-KvCache::KvCache(KvShape shape) : impl_(std::make_unique<Impl>()) {
+int64_t KvShape::page_bytes(int64_t layer) const {
+  require(layer >= 0 && layer < n_layers(), "KV cache: no layer {} of {}", layer, n_layers());
+  return KvCache::page_size * kv_heads[static_cast<size_t>(layer)] * (head_dim + v_head_dim) *
+         dtype_bytes(dtype);
+}
+
+struct KvCache::Impl {
+  KvShape shape;
+  int64_t max_pages;
+  PageStore store;
+  Sequence empty;                                    ///< what create() copies
+  std::vector<std::unique_ptr<Sequence>> sequences;  ///< null: freed
+  std::vector<int64_t> freed;                        ///< ids; has room for all
+
+  Impl(KvShape s, int64_t pages) : shape(std::move(s)), max_pages(pages), store(pages) {}
+
+  Sequence& at(int64_t id) const {
+    require(id >= 0 && id < std::ssize(sequences) && sequences[static_cast<size_t>(id)],
+            "KV cache: no sequence {}", id);
+    return *sequences[static_cast<size_t>(id)];
+  }
+
+  KvLayer& at(int64_t id, int64_t layer) const {
+    Sequence& sequence = at(id);
+    require(layer >= 0 && layer < shape.n_layers(), "KV cache: no layer {} of {}", layer,
+            shape.n_layers());
+    return sequence.layers[static_cast<size_t>(layer)];
+  }
+
+  int64_t adopt(std::unique_ptr<Sequence> sequence) {
+    if (freed.empty()) {
+      if (freed.capacity() <= sequences.size()) freed.reserve(2 * sequences.size() + 1);
+      sequences.push_back(std::move(sequence));
+      return std::ssize(sequences) - 1;
+    }
+    const int64_t id = freed.back();
+    freed.pop_back();
+    sequences[static_cast<size_t>(id)] = std::move(sequence);
+    return id;
+  }
+};
+
+KvCache::KvCache(KvShape shape, int64_t max_pages) {
   require(!shape.kv_heads.empty(), "KV cache: no layers");
   require(shape.head_dim >= 1 && shape.v_head_dim >= 1,
           "KV cache: head sizes {} and {}, expected 1 or more", shape.head_dim, shape.v_head_dim);
-  for (const int64_t heads : shape.kv_heads) {
+  require(max_pages >= 0, "KV cache: max_pages is {}, expected 0 or more", max_pages);
+  impl_ = std::make_unique<Impl>(std::move(shape), max_pages);
+  const KvShape& s = impl_->shape;
+  for (const int64_t heads : s.kv_heads) {
     require(heads >= 1, "KV cache: {} KV heads, expected 1 or more", heads);
+    const auto dims = checked_add(s.head_dim, s.v_head_dim);
+    const auto width = dims ? checked_mul(*dims, heads) : dims;
+    const auto bytes = width ? checked_mul(*width, page_size * dtype_bytes(s.dtype)) : width;
+    if (!bytes) fail(ErrorKind::resources, "KV cache: {} KV heads of a page do not fit", heads);
     KvLayer layer;
     layer.kv_heads = heads;
-    layer.head_dim = shape.head_dim;
-    layer.v_head_dim = shape.v_head_dim;
-    layer.dtype = shape.dtype;
-    impl_->layers.push_back(std::move(layer));
+    layer.head_dim = s.head_dim;
+    layer.v_head_dim = s.v_head_dim;
+    layer.dtype = s.dtype;
+    layer.pool = &impl_->store.pool(*bytes);
+    impl_->empty.layers.push_back(std::move(layer));
   }
-  const int64_t longest = std::max(shape.head_dim, shape.v_head_dim);
-  impl_->row.resize(static_cast<size_t>(longest));
-  impl_->stored.resize(static_cast<size_t>(longest * dtype_bytes(shape.dtype)));
-  impl_->shape = std::move(shape);
 }
 
 KvCache::~KvCache() = default;
@@ -49,133 +154,141 @@ KvCache::KvCache(KvCache&&) noexcept = default;
 KvCache& KvCache::operator=(KvCache&&) noexcept = default;
 
 const KvShape& KvCache::shape() const { return impl_->shape; }
+int64_t KvCache::max_pages() const { return impl_->max_pages; }
 
-int64_t KvCache::len() const {
-  int64_t shortest = impl_->layers.front().len;
-  for (const KvLayer& layer : impl_->layers) shortest = std::min(shortest, layer.len);
-  return shortest;
+int64_t KvCache::create() {
+  return or_out_of_memory([&] { return impl_->adopt(std::make_unique<Sequence>(impl_->empty)); });
 }
 
-int64_t KvCache::len(int64_t layer) const {
-  return impl_->layers.at(static_cast<size_t>(layer)).len;
+int64_t KvCache::fork(int64_t sequence, int64_t len) {
+  const Sequence& from = impl_->at(sequence);
+  from.check_end(len, "fork");
+  const auto kept = ceil_div(len, page_size);
+  return or_out_of_memory([&] {
+    auto fork = std::make_unique<Sequence>(impl_->empty);
+    for (size_t i = 0; i < fork->layers.size(); ++i) {
+      const auto& pages = from.layers[i].pages;
+      fork->layers[i].pages.assign(pages.begin(), pages.begin() + kept);
+      fork->layers[i].len = len;
+    }
+    Sequence& adopted = *fork;
+    const int64_t id = impl_->adopt(std::move(fork));
+    // Only now that nothing can fail are the pages held.
+    for (KvLayer& layer : adopted.layers) {
+      for (const int32_t page : layer.pages) {
+        if (page == KvLayer::released_page) {
+          ++layer.released;
+        } else {
+          layer.pool->hold(page);
+        }
+      }
+    }
+    return id;
+  });
 }
 
-namespace {
-
-void check_shape(std::string_view name, const AnyView<3>& x, int64_t n, int64_t heads,
-                 int64_t dim) {
-  const std::array<int64_t, 3> expected{n, heads, dim};
-  require(x.shape == expected, "KV cache: {} has shape [{}], expected [{}]", name,
-          fmt::join(x.shape, ", "), fmt::join(expected, ", "));
+void KvCache::free(int64_t sequence) {
+  for (KvLayer& layer : impl_->at(sequence).layers) shorten(layer, 0);
+  impl_->sequences[static_cast<size_t>(sequence)].reset();
+  impl_->freed.push_back(sequence);
 }
 
-void grow(KvLayer& layer, int64_t len) {
-  const auto wanted = static_cast<size_t>(ceil_div(len, KvCache::page_size));
-  while (layer.pages.size() < wanted) {
-    AlignedBuffer page(layer.page_bytes());
-    // Kernels may load the unused end of a block, if only to mask it: let it be numbers.
-    std::memset(page.data(), 0, static_cast<size_t>(layer.page_bytes()));
-    layer.pages.push_back(std::move(page));
-  }
+int64_t KvCache::len(int64_t sequence) const { return impl_->at(sequence).len(); }
+
+int64_t KvCache::len(int64_t sequence, int64_t layer) const {
+  return impl_->at(sequence, layer).len;
 }
 
-/// Reads [token, head, :] of x as f32.
-void read_row(const kernels::Table& kernels, const AnyView<3>& x, int64_t token, int64_t head,
-              float* out) {
-  const int64_t base = token * x.strides[0] + head * x.strides[1];
-  if (x.strides[2] == 1) {
-    const auto* p = static_cast<const char*>(x.data) + base * dtype_bytes(x.dtype);
-    kernels.decode(x.dtype, p, x.shape[2], out);
-    return;
-  }
-  for (int64_t d = 0; d < x.shape[2]; ++d) {
-    out[d] = load_element(x.data, x.dtype, base + d * x.strides[2]);
-  }
+void KvCache::reserve(std::span<const Growth> growths) {
+  constexpr int64_t most = int64_t{1} << 40;  // nobody's memory holds more, and sums stay in range
+  or_out_of_memory([&] {
+    std::vector<int64_t> ids;
+    for (const Growth& growth : growths) {
+      impl_->at(growth.sequence);
+      require(growth.tokens >= 0 && growth.tokens <= most,
+              "KV cache: can't reserve {} tokens, expected 0 to {}", growth.tokens, most);
+      ids.push_back(growth.sequence);
+    }
+    std::sort(ids.begin(), ids.end());
+    const auto twice = std::adjacent_find(ids.begin(), ids.end());
+    require(twice == ids.end(), "KV cache: sequence {} occurs twice",
+            twice == ids.end() ? 0 : *twice);
+    PageClaim claim(impl_->store);
+    for (const Growth& growth : growths) {
+      for (KvLayer& layer : impl_->at(growth.sequence).layers) claim.add(layer, growth.tokens);
+    }
+    claim.commit();
+  });
 }
 
-/// Writes `dim` stored elements with a step of `stride` elements.
-void scatter(const std::byte* from, int64_t dim, int64_t element, std::byte* to, int64_t stride) {
-  for (int64_t d = 0; d < dim; ++d) {
-    std::memcpy(to + d * stride * element, from + d * element, static_cast<size_t>(element));
-  }
-}
-
-}  // namespace
-
-void KvCache::append(Context& context, int64_t layer_index, const AnyView<3>& k,
+void KvCache::append(Context& context, int64_t sequence, int64_t layer_index, const AnyView<3>& k,
                      const AnyView<3>& v) {
-  require(layer_index >= 0 && layer_index < impl_->shape.n_layers(), "KV cache: no layer {}",
-          layer_index);
-  KvLayer& layer = impl_->layers[static_cast<size_t>(layer_index)];
-  const int64_t n = k.shape[0];
-  check_shape("k", k, n, layer.kv_heads, layer.head_dim);
-  check_shape("v", v, n, layer.kv_heads, layer.v_head_dim);
-  grow(layer, layer.len + n);
-  const kernels::Table& kernels = *context.impl().kernels;
-  const int64_t element = dtype_bytes(layer.dtype);
-  float* row = impl_->row.data();
-  std::byte* stored = impl_->stored.data();
-  for (int64_t t = 0; t < n; ++t) {
-    const int64_t block = (layer.len + t) / page_size;
-    const int64_t slot = (layer.len + t) % page_size;
-    for (int64_t head = 0; head < layer.kv_heads; ++head) {
-      read_row(kernels, k, t, head, row);
-      kernels.encode(layer.dtype, row, layer.head_dim, stored);
-      scatter(stored, layer.head_dim, element, layer.keys(block, head) + slot * element, page_size);
-      read_row(kernels, v, t, head, row);
-      kernels.encode(layer.dtype, row, layer.v_head_dim,
-                     layer.values(block, head) + slot * layer.v_head_dim * element);
-    }
-  }
-  layer.len += n;
+  KvLayer& layer = impl_->at(sequence, layer_index);
+  check_shape("k", k, k.shape[0], layer.kv_heads, layer.head_dim);
+  check_shape("v", v, k.shape[0], layer.kv_heads, layer.v_head_dim);
+  or_out_of_memory([&] {
+    std::byte* scratch = write_scratch(context.impl(), layer);
+    PageClaim claim(impl_->store);
+    claim.add(layer, k.shape[0]);
+    claim.commit();
+    write_tokens(context.impl(), layer, k, v, scratch);
+  });
 }
 
-void KvCache::truncate(int64_t len) {
-  require(len >= 0 && len <= this->len(), "KV cache: can't truncate {} tokens to {}", this->len(),
-          len);
-  for (KvLayer& layer : impl_->layers) {
-    layer.len = len;
-    layer.pages.resize(static_cast<size_t>(ceil_div(len, page_size)));
+void KvCache::truncate(int64_t sequence, int64_t len) {
+  Sequence& s = impl_->at(sequence);
+  s.check_end(len, "truncate");
+  for (KvLayer& layer : s.layers) shorten(layer, len);
+}
+
+void KvCache::release(int64_t sequence, int64_t layer_index, int64_t begin, int64_t end) {
+  KvLayer& layer = impl_->at(sequence, layer_index);
+  require(begin >= 0 && begin <= end && end <= layer.len,
+          "KV cache: can't release tokens {} to {} of {}", begin, end, layer.len);
+  for (int64_t block = ceil_div(begin, page_size); block < end / page_size; ++block) {
+    if (!layer.holds(block)) continue;
+    layer.pool->drop(
+        std::exchange(layer.pages[static_cast<size_t>(block)], KvLayer::released_page));
+    ++layer.released;
   }
 }
 
-PackedKv KvCache::view(int64_t layer) const {
-  const KvLayer& l = impl_->layers.at(static_cast<size_t>(layer));
-  return PackedKv(&l, l.len);
+PackedKv KvCache::view(int64_t sequence, int64_t layer_index) const {
+  const KvLayer& layer = impl_->at(sequence, layer_index);
+  return PackedKv(&layer, layer.len);
 }
 
-void KvCache::read(int64_t layer_index, int64_t begin, int64_t n, float* k, float* v) const {
-  const KvLayer& layer = impl_->layers.at(static_cast<size_t>(layer_index));
-  require(begin >= 0 && n >= 0 && begin <= layer.len - n, "KV cache: no tokens {} to {} of {}",
-          begin, begin + n, layer.len);
-  for (int64_t t = begin; t < begin + n; ++t) {
-    const int64_t block = t / page_size;
-    const int64_t slot = t % page_size;
-    for (int64_t head = 0; head < layer.kv_heads; ++head) {
-      for (int64_t d = 0; d < layer.head_dim; ++d) {
-        *k++ = load_element(layer.keys(block, head), layer.dtype, d * page_size + slot);
-      }
-      for (int64_t d = 0; d < layer.v_head_dim; ++d) {
-        *v++ = load_element(layer.values(block, head), layer.dtype, slot * layer.v_head_dim + d);
-      }
-    }
+void KvCache::read(int64_t sequence, int64_t layer_index, int64_t begin, int64_t n, float* k,
+                   float* v) const {
+  const KvLayer& layer = impl_->at(sequence, layer_index);
+  require(begin >= 0 && n >= 0 && begin <= layer.len - n,
+          "KV cache: no {} tokens from {} on: the layer has {}", n, begin, layer.len);
+  if (n == 0) return;
+  for (int64_t block = begin / page_size; block <= (begin + n - 1) / page_size; ++block) {
+    require(layer.holds(block), "KV cache: token {} was released",
+            std::max(begin, block * page_size));
   }
+  read_tokens(layer, begin, n, k, v);
 }
 
-int64_t KvCache::used_bytes() const {
+int64_t KvCache::used_bytes(int64_t sequence) const {
   int64_t bytes = 0;
-  for (const KvLayer& layer : impl_->layers) {
-    bytes += layer.len * layer.page_bytes() / page_size;
+  for (const KvLayer& layer : impl_->at(sequence).layers) {
+    bytes += (layer.len - layer.released * page_size) * token_bytes(layer);
   }
   return bytes;
 }
 
-int64_t KvCache::reserved_bytes() const {
-  int64_t bytes = 0;
-  for (const KvLayer& layer : impl_->layers) {
-    bytes += static_cast<int64_t>(layer.pages.size()) * layer.page_bytes();
+KvUsage KvCache::usage() const {
+  KvUsage usage;
+  for (const auto& pool : impl_->store.pools()) {
+    usage.pages += pool->held();
+    usage.shared_pages += pool->shared();
+    usage.bytes += pool->held() * pool->page_bytes();
+    usage.free_pages += pool->free();
+    usage.free_bytes += pool->free() * pool->page_bytes();
   }
-  return bytes;
+  return usage;
 }
 
 }  // namespace gqa

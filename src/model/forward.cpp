@@ -53,10 +53,11 @@ struct Model::Impl {
   Impl(const ModelConfig& c, const std::filesystem::path& dir, const Progress& progress)
       : config(c), weights(c, dir, progress), rope(c.rope, c.head_dim) {}
 
-  int64_t check(std::span<const Step> steps) const;
-  void embed(Context::Impl& context, std::span<const Step> steps, const Activations& a) const;
-  void attention(Context& context, std::span<const Step> steps, int64_t layer, int64_t rows,
-                 const Activations& a) const;
+  int64_t check(const KvCache& cache, std::span<const Step> steps) const;
+  void embed(Context::Impl& context, const KvCache& cache, std::span<const Step> steps,
+             const Activations& a) const;
+  void attention(Context& context, KvCache& cache, std::span<const Step> steps, int64_t layer,
+                 int64_t rows, const Activations& a) const;
   void mlp(Context::Impl& context, int64_t layer, int64_t rows, const Activations& a) const;
   void norm(Context::Impl& context, const std::vector<float>& weight, int64_t rows, const float* x,
             float* y) const;
@@ -72,14 +73,19 @@ static void for_rows(Context::Impl& context, int64_t rows, const Body& body) {
   });
 }
 
-int64_t Model::Impl::check(std::span<const Step> steps) const {
+/// Returns the number of tokens. That no sequence occurs twice is for KvCache::reserve() to say.
+int64_t Model::Impl::check(const KvCache& cache, std::span<const Step> steps) const {
+  const KvShape& shape = cache.shape();
+  require(shape.kv_heads == config.kv_heads && shape.head_dim == config.head_dim &&
+              shape.v_head_dim == config.head_dim,
+          "forward: the cache was not made for this model");
   int64_t rows = 0;
   for (const Step& step : steps) {
     const auto n = static_cast<int64_t>(step.tokens.size());
-    require(step.cache != nullptr, "forward: a step has no cache");
-    require(step.cache->len() + n <= config.max_positions,
-            "forward: {} tokens after {} are more than the model's {} positions", n,
-            step.cache->len(), config.max_positions);
+    const int64_t len = cache.len(step.sequence);
+    require(len + n <= config.max_positions,
+            "forward: {} tokens after {} are more than the model's {} positions", n, len,
+            config.max_positions);
     for (const int32_t id : step.tokens) {
       require(id >= 0 && id < config.vocab_size,
               "forward: token id {} is outside the vocabulary of {}", id, config.vocab_size);
@@ -89,13 +95,13 @@ int64_t Model::Impl::check(std::span<const Step> steps) const {
   return rows;
 }
 
-void Model::Impl::embed(Context::Impl& context, std::span<const Step> steps,
+void Model::Impl::embed(Context::Impl& context, const KvCache& cache, std::span<const Step> steps,
                         const Activations& a) const {
   const Linear& table = weights.embedding;
   const int64_t row_bytes = config.width * dtype_bytes(table.dtype);
   int64_t r = 0;
   for (const Step& step : steps) {
-    int64_t position = step.cache->len();
+    int64_t position = cache.len(step.sequence);
     for (const int32_t id : step.tokens) {
       context.kernels->decode(table.dtype, static_cast<const char*>(table.weight) + id * row_bytes,
                               config.width, a.hidden + r * config.width);
@@ -120,8 +126,8 @@ void Model::Impl::add_residual(Context::Impl& context, int64_t rows, const Activ
   });
 }
 
-void Model::Impl::attention(Context& context, std::span<const Step> steps, int64_t layer,
-                            int64_t rows, const Activations& a) const {
+void Model::Impl::attention(Context& context, KvCache& cache, std::span<const Step> steps,
+                            int64_t layer, int64_t rows, const Activations& a) const {
   Context::Impl& impl = context.impl();
   const LayerWeights& w = weights.layers[static_cast<size_t>(layer)];
   const int64_t kv_heads = config.kv_heads[static_cast<size_t>(layer)];
@@ -136,19 +142,25 @@ void Model::Impl::attention(Context& context, std::span<const Step> steps, int64
     Rope::rotate(a.q + r * config.q_heads * dim, config.q_heads, dim, cosines, sines);
     Rope::rotate(a.k + r * kv_heads * dim, kv_heads, dim, cosines, sines);
   });
-  std::vector<AttendItem> batch;
-  batch.reserve(steps.size());
   int64_t r = 0;
   for (const Step& step : steps) {
     const auto n = static_cast<int64_t>(step.tokens.size());
-    const std::array<int64_t, 3> kv_shape{n, kv_heads, dim};
-    const std::array<int64_t, 3> q_shape{n, config.q_heads, dim};
-    step.cache->append(context, layer, {a.k + r * kv_heads * dim, DType::f32, kv_shape},
-                       {a.v + r * kv_heads * dim, DType::f32, kv_shape});
+    const std::array<int64_t, 3> shape{n, kv_heads, dim};
+    cache.append(context, step.sequence, layer, {a.k + r * kv_heads * dim, DType::f32, shape},
+                 {a.v + r * kv_heads * dim, DType::f32, shape});
+    r += n;
+  }
+  // Views last until the next append, so they come after all of them.
+  std::vector<AttendItem> batch;
+  batch.reserve(steps.size());
+  r = 0;
+  for (const Step& step : steps) {
+    const auto n = static_cast<int64_t>(step.tokens.size());
+    const std::array<int64_t, 3> shape{n, config.q_heads, dim};
     const int64_t at = r * config.q_heads * dim;
-    batch.push_back({.q = {a.q + at, DType::f32, q_shape},
-                     .kv = step.cache->view(layer),
-                     .out = {a.attended + at, DType::f32, q_shape},
+    batch.push_back({.q = {a.q + at, DType::f32, shape},
+                     .kv = cache.view(step.sequence, layer),
+                     .out = {a.attended + at, DType::f32, shape},
                      .lse = {},
                      .q_start = {}});
     r += n;
@@ -184,21 +196,24 @@ const ModelConfig& Model::config() const { return impl_->config; }
 int64_t Model::parameters() const { return impl_->weights.parameters; }
 DType Model::default_kv_dtype() const { return impl_->weights.layers.front().k.dtype; }
 
-KvCache Model::make_cache(DType kv_dtype) const {
+KvCache Model::make_cache(DType kv_dtype, int64_t max_pages) const {
   const ModelConfig& c = impl_->config;
-  return KvCache({c.kv_heads, c.head_dim, c.head_dim, kv_dtype});
+  return KvCache({c.kv_heads, c.head_dim, c.head_dim, kv_dtype}, max_pages);
 }
 
-void Model::forward(Context& context, std::span<const Step> steps,
+void Model::forward(Context& context, KvCache& cache, std::span<const Step> steps,
                     std::vector<float>& hidden) const {
   Context::Impl& impl = context.impl();
   const ModelConfig& c = impl_->config;
-  const int64_t rows = impl_->check(steps);
+  const int64_t rows = impl_->check(cache, steps);
   hidden.resize(static_cast<size_t>(rows * c.width));
   const Activations a(impl, c, rows);
-  impl_->embed(impl, steps, a);
+  std::vector<KvCache::Growth> growths;
+  for (const Step& step : steps) growths.push_back({step.sequence, std::ssize(step.tokens)});
+  cache.reserve(growths);
+  impl_->embed(impl, cache, steps, a);
   for (int64_t layer = 0; layer < c.n_layers; ++layer) {
-    impl_->attention(context, steps, layer, rows, a);
+    impl_->attention(context, cache, steps, layer, rows, a);
     impl_->mlp(impl, layer, rows, a);
   }
   impl_->norm(impl, impl_->weights.final_norm, rows, a.hidden, hidden.data());

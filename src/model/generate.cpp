@@ -40,12 +40,13 @@ int64_t tokens_to_make(const Model& model, int64_t prompt_tokens, std::optional<
 constexpr int64_t prefill_chunk = 512;
 
 /// Feeds tokens; hidden is then the last one's.
-void feed(Context& context, const Model& model, KvCache& cache, std::span<const int32_t> tokens,
-          std::vector<float>& hidden, const Progress& progress = {}) {
+void feed(Context& context, const Model& model, KvCache& cache, int64_t sequence,
+          std::span<const int32_t> tokens, std::vector<float>& hidden,
+          const Progress& progress = {}) {
   for (size_t at = 0; at < tokens.size();) {
     const auto n = std::min(tokens.size() - at, static_cast<size_t>(prefill_chunk));
-    const Model::Step step{&cache, tokens.subspan(at, n)};
-    model.forward(context, std::span(&step, 1), hidden);
+    const Model::Step step{sequence, tokens.subspan(at, n)};
+    model.forward(context, cache, std::span(&step, 1), hidden);
     at += n;
     if (progress) progress("prefill", static_cast<int64_t>(at), std::ssize(tokens));
   }
@@ -73,11 +74,12 @@ Generated generate(Context& context, const Model& model, const Tokenizer& tokeni
       tokens_to_make(model, static_cast<int64_t>(result.prompt_tokens.size()), options.max_tokens);
 
   KvCache cache = model.make_cache(options.kv_dtype.value_or(model.default_kv_dtype()));
+  const int64_t sequence = cache.create();
   std::vector<int32_t> ids = result.prompt_tokens;
   std::vector<float> hidden;
   std::vector<float> logits(static_cast<size_t>(model.config().vocab_size));
   const auto prefill_start = std::chrono::steady_clock::now();
-  feed(context, model, cache, ids, hidden, progress);
+  feed(context, model, cache, sequence, ids, hidden, progress);
   result.prefill_seconds = seconds_since(prefill_start);
 
   TextStream stream(tokenizer);
@@ -98,7 +100,7 @@ Generated generate(Context& context, const Model& model, const Tokenizer& tokeni
     say(stream.push(id));
     if (progress) progress("decode", std::ssize(result.tokens), wanted);
     if (std::ssize(result.tokens) == wanted) break;
-    feed(context, model, cache, std::span(&id, 1), hidden);
+    feed(context, model, cache, sequence, std::span(&id, 1), hidden);
   }
   result.decode_seconds = seconds_since(decode_start);
   say(stream.finish());

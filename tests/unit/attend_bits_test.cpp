@@ -155,15 +155,30 @@ TEST_P(Isa, WhereKeysLieChangesNoBit) {
                    .head_dim = s.head_dim,
                    .v_head_dim = s.v_head_dim,
                    .dtype = dtype});
-    for (int64_t at = 0; at < s.kv_len;) {
-      const int64_t n = std::min(s.kv_len - at, draw(random, 1, 100));
-      cache.append(context, 0, tokens(k, at, n), tokens(v, at, n));
-      at += n;
-    }
+    const auto append = [&](int64_t sequence, int64_t until) {
+      while (cache.len(sequence) < until) {
+        const int64_t at = cache.len(sequence);
+        const int64_t n = std::min(until - at, draw(random, 1, 100));
+        cache.append(context, sequence, 0, tokens(k, at, n), tokens(v, at, n));
+      }
+    };
     AttendItem packed = p.item;
-    packed.kv = cache.view(0);
-    ASSERT_EQ(bits_of(context, p, packed, o.options), expected)
-        << "cache, " << test::describe(s, o, p.item);
+    const auto expect_same = [&](int64_t sequence, const char* what) {
+      packed.kv = cache.view(sequence, 0);
+      ASSERT_EQ(bits_of(context, p, packed, o.options), expected)
+          << what << ", " << test::describe(s, o, p.item);
+    };
+    const int64_t whole = cache.create();
+    append(whole, s.kv_len);
+    expect_same(whole, "cache");
+    // A fork that goes its own way, in pages that are shared, copied and new, and used before.
+    const int64_t other = cache.create();
+    append(other, draw(random, 1, s.kv_len));
+    cache.free(other);
+    const int64_t fork = cache.fork(whole, draw(random, 0, s.kv_len));
+    append(fork, s.kv_len);
+    expect_same(fork, "fork");
+    expect_same(whole, "forked cache");
   }
 }
 

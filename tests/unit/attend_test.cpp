@@ -186,5 +186,29 @@ TEST(Attend, RefusesWhatDoesNotFit) {
   }
 }
 
+TEST(Attend, RefusesToSeeReleasedTokens) {
+  Context context({.threads = 1});
+  Random random(2);
+  Problem p = plain(random, {1, 2, 2, 8, 8, 300});
+  KvCache cache({.kv_heads = {2}, .head_dim = 8, .v_head_dim = 8});
+  const int64_t sequence = cache.create();
+  cache.append(context, sequence, 0, {p.k.memory.data(), DType::f32, {300, 2, 8}},
+               {p.v.memory.data(), DType::f32, {300, 2, 8}});
+  cache.release(sequence, 0, 64, 200);  // pages 1 and 2: tokens 64 to 191
+  p.item.kv = cache.view(sequence, 0);
+  for (const Mask& mask : {Mask{.window = 108}, Mask{.window = 50, .sink_tokens = 64}}) {
+    EXPECT_NO_THROW(attend(context, std::span(&p.item, 1), {.mask = mask}));
+  }
+  for (const Mask& mask : {Mask{}, Mask{.window = 109}, Mask{.window = 50, .sink_tokens = 65}}) {
+    try {
+      attend(context, std::span(&p.item, 1), {.mask = mask});
+      ADD_FAILURE() << "accepted a window of " << mask.window;
+    } catch (const Error& e) {
+      EXPECT_EQ(e.kind(), ErrorKind::usage);
+      EXPECT_NE(std::string(e.what()).find("the cache has released"), std::string::npos);
+    }
+  }
+}
+
 }  // namespace
 }  // namespace gqa

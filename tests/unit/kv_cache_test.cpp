@@ -30,11 +30,13 @@ TEST(KvCache, AppendsTruncatesAndAccountsLikeTheObviousOne) {
     const KvShape shape{.kv_heads = {3, 1}, .head_dim = 10, .v_head_dim = 7, .dtype = dtype};
     EXPECT_EQ(shape.bytes_per_token(), (3 + 1) * (10 + 7) * dtype_bytes(dtype));
     KvCache cache(shape);
+    const int64_t sequence = cache.create();
     std::vector<Simple> simple(2);
     for (int step = 0; step < 60; ++step) {
       if (random() % 5 == 0) {
-        const int64_t len = static_cast<int64_t>(random() % static_cast<uint64_t>(cache.len() + 1));
-        cache.truncate(len);
+        const int64_t len =
+            static_cast<int64_t>(random() % static_cast<uint64_t>(cache.len(sequence) + 1));
+        cache.truncate(sequence, len);
         for (Simple& s : simple) {
           s.k.resize(static_cast<size_t>(len));
           s.v.resize(static_cast<size_t>(len));
@@ -48,7 +50,8 @@ TEST(KvCache, AppendsTruncatesAndAccountsLikeTheObviousOne) {
             v(static_cast<size_t>(n * heads * 7));
         for (float& x : k) x = normal(random);
         for (float& x : v) x = normal(random);
-        cache.append(context, layer, {k.data(), DType::f32, {n, heads, 10}, {10, n * 10, 1}},
+        cache.append(context, sequence, layer,
+                     {k.data(), DType::f32, {n, heads, 10}, {10, n * 10, 1}},
                      {v.data(), DType::f32, {n, heads, 7}});
         Simple& s = simple[static_cast<size_t>(layer)];
         for (int64_t t = 0; t < n; ++t) {
@@ -63,14 +66,14 @@ TEST(KvCache, AppendsTruncatesAndAccountsLikeTheObviousOne) {
         }
       }
       const int64_t len = static_cast<int64_t>(simple[0].k.size());
-      ASSERT_EQ(cache.len(), len);
-      ASSERT_EQ(cache.used_bytes(), len * shape.bytes_per_token());
-      ASSERT_EQ(cache.reserved_bytes(), (len + 63) / 64 * 64 * shape.bytes_per_token());
+      ASSERT_EQ(cache.len(sequence), len);
+      ASSERT_EQ(cache.used_bytes(sequence), len * shape.bytes_per_token());
+      ASSERT_EQ(cache.usage().bytes, (len + 63) / 64 * 64 * shape.bytes_per_token());
       for (int64_t layer = 0; layer < 2; ++layer) {
         const auto heads = static_cast<size_t>(shape.kv_heads[static_cast<size_t>(layer)]);
         std::vector<float> k(static_cast<size_t>(len) * heads * 10),
             v(static_cast<size_t>(len) * heads * 7);
-        cache.read(layer, 0, len, k.data(), v.data());
+        cache.read(sequence, layer, 0, len, k.data(), v.data());
         for (size_t t = 0; t < static_cast<size_t>(len); ++t) {
           const Simple& s = simple[static_cast<size_t>(layer)];
           ASSERT_TRUE(std::equal(s.k[t].begin(), s.k[t].end(),
@@ -89,16 +92,17 @@ TEST(KvCache, RefusesWhatDoesNotFitAndStaysAsItWas) {
   EXPECT_THROW(KvCache({.kv_heads = {0}, .head_dim = 8, .v_head_dim = 8}), Error);
   EXPECT_THROW(KvCache({.kv_heads = {1}, .head_dim = 0, .v_head_dim = 8}), Error);
   KvCache cache({.kv_heads = {2}, .head_dim = 4, .v_head_dim = 4});
+  const int64_t sequence = cache.create();
   const std::vector<float> x(100);
   const AnyView<3> good(x.data(), DType::f32, {3, 2, 4});
-  cache.append(context, 0, good, good);
-  EXPECT_THROW(cache.append(context, 0, good, {x.data(), DType::f32, {2, 2, 4}}), Error);
-  EXPECT_THROW(cache.append(context, 0, good, {x.data(), DType::f32, {3, 1, 4}}), Error);
-  EXPECT_THROW(cache.append(context, 0, {x.data(), DType::f32, {3, 2, 5}}, good), Error);
-  EXPECT_THROW(cache.append(context, 1, good, good), Error);
-  EXPECT_THROW(cache.truncate(4), Error);
-  EXPECT_THROW(cache.truncate(-1), Error);
-  EXPECT_EQ(cache.len(), 3);
+  cache.append(context, sequence, 0, good, good);
+  EXPECT_THROW(cache.append(context, sequence, 0, good, {x.data(), DType::f32, {2, 2, 4}}), Error);
+  EXPECT_THROW(cache.append(context, sequence, 0, good, {x.data(), DType::f32, {3, 1, 4}}), Error);
+  EXPECT_THROW(cache.append(context, sequence, 0, {x.data(), DType::f32, {3, 2, 5}}, good), Error);
+  EXPECT_THROW(cache.append(context, sequence, 1, good, good), Error);
+  EXPECT_THROW(cache.truncate(sequence, 4), Error);
+  EXPECT_THROW(cache.truncate(sequence, -1), Error);
+  EXPECT_EQ(cache.len(sequence), 3);
 }
 
 }  // namespace

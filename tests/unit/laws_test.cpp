@@ -24,9 +24,9 @@ std::vector<float> logits(const std::filesystem::path& folder) {
   KvCache cache = model.make_cache(DType::f32);
   std::vector<int32_t> tokens;
   for (int32_t i = 0; i < 31; ++i) tokens.push_back((i * i * 7 + 3 * i + 1) % vocab);
-  const Model::Step step{&cache, tokens};
+  const Model::Step step{cache.create(), tokens};
   std::vector<float> hidden;
-  model.forward(context, std::span(&step, 1), hidden);
+  model.forward(context, cache, std::span(&step, 1), hidden);
   std::vector<float> out(tokens.size() * vocab);
   model.logits(context, hidden, out);
   return out;

@@ -36,12 +36,13 @@ std::vector<int32_t> some_tokens(int64_t n) {
 std::vector<float> run(Context& context, const Model& model, std::span<const int32_t> tokens,
                        size_t piece, DType kv_dtype = DType::f32) {
   KvCache cache = model.make_cache(kv_dtype);
+  const int64_t sequence = cache.create();
   std::vector<float> all;
   std::vector<float> hidden;
   while (!tokens.empty()) {
     const size_t n = std::min(piece, tokens.size());
-    const Model::Step step{&cache, tokens.first(n)};
-    model.forward(context, std::span(&step, 1), hidden);
+    const Model::Step step{sequence, tokens.first(n)};
+    model.forward(context, cache, std::span(&step, 1), hidden);
     std::vector<float> logits(n * static_cast<size_t>(model.config().vocab_size));
     model.logits(context, hidden, logits);
     all.insert(all.end(), logits.begin(), logits.end());
@@ -88,18 +89,20 @@ TEST(Model, ThreadsChangeNoBitNorDoesTheBatchWhileDecoding) {
   }
   // Three sequences of different lengths, decoded together.
   const auto alone = run(one, model, tokens, 1);
-  std::vector<KvCache> caches;
+  KvCache cache = model.make_cache(DType::f32);
+  std::vector<int64_t> sequences;
   std::vector<float> hidden;
   for (size_t s = 0; s < 3; ++s) {
-    caches.push_back(model.make_cache(DType::f32));
+    sequences.push_back(cache.create());
     for (size_t t = 0; t < 4 * s; ++t) {
-      const Model::Step step{&caches[s], std::span(tokens).subspan(t, 1)};
-      model.forward(one, std::span(&step, 1), hidden);
+      const Model::Step step{sequences[s], std::span(tokens).subspan(t, 1)};
+      model.forward(one, cache, std::span(&step, 1), hidden);
     }
   }
   std::vector<Model::Step> steps;
-  for (size_t s = 0; s < 3; ++s) steps.push_back({&caches[s], std::span(tokens).subspan(4 * s, 1)});
-  model.forward(one, steps, hidden);
+  for (size_t s = 0; s < 3; ++s)
+    steps.push_back({sequences[s], std::span(tokens).subspan(4 * s, 1)});
+  model.forward(one, cache, steps, hidden);
   std::vector<float> logits(3 * 19);
   model.logits(one, hidden, logits);
   for (size_t s = 0; s < 3; ++s) {
