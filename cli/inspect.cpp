@@ -23,21 +23,23 @@ struct InspectArgs {
 
 Json as_json(const Inspection& found) {
   const ModelConfig& config = found.config;
-  return {{"model_type", config.model_type},
-          {"n_layers", config.n_layers},
-          {"q_heads", config.q_heads},
-          {"kv_heads", config.kv_heads},
-          {"head_dim", config.head_dim},
-          {"kv_bytes_per_token", found.kv_bytes_per_token},
-          {"parameters", found.parameters},
-          {"width", config.width},
-          {"mlp_width", config.mlp_width},
-          {"vocab_size", config.vocab_size},
-          {"max_positions", config.max_positions},
-          {"dtypes", found.dtypes},
-          {"weight_bytes", found.weight_bytes},
-          {"k_similarity", found.k_similarity},
-          {"v_similarity", found.v_similarity}};
+  Json json = {{"model_type", config.model_type},
+               {"n_layers", config.n_layers},
+               {"q_heads", config.q_heads},
+               {"kv_heads", config.kv_heads},
+               {"head_dim", config.head_dim},
+               {"kv_bytes_per_token", found.kv_bytes_per_token},
+               {"parameters", found.parameters},
+               {"width", config.width},
+               {"mlp_width", config.mlp_width},
+               {"vocab_size", config.vocab_size},
+               {"max_positions", config.max_positions},
+               {"dtypes", found.dtypes},
+               {"weight_bytes", found.weight_bytes},
+               {"k_similarity", found.k_similarity},
+               {"v_similarity", found.v_similarity}};
+  if (config.window > 0) json["window"] = config.window;
+  return json;
 }
 
 std::string kind_of_attention(const ModelConfig& config) {
@@ -75,6 +77,9 @@ std::string as_text(const Inspection& found) {
                          range_text(config.kv_heads), config.head_dim, kind_of_attention(config)));
   fields.add("vocabulary", grouped(config.vocab_size));
   fields.add("positions", grouped(config.max_positions));
+  if (config.window > 0) {
+    fields.add("window", fmt::format("each token sees the last {}", grouped(config.window)));
+  }
   fields.add("parameters", grouped(found.parameters));
   fields.add("weights", fmt::format("{}, {}", exact_bytes(found.weight_bytes),
                                     fmt::join(found.dtypes, " and ")));

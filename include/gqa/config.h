@@ -29,9 +29,9 @@ struct RopeConfig {
   std::optional<double> attention_factor = {};
 };
 
-/// The shape of a decoder of the Llama family. All sizes are at least 1.
+/// The shape of a decoder of the Llama or Mistral family. All sizes are at least 1.
 struct ModelConfig {
-  std::string model_type;  ///< "llama"
+  std::string model_type;  ///< "llama" or "mistral"
   int64_t n_layers = 0;
   int64_t width = 0;      ///< hidden_size
   int64_t mlp_width = 0;  ///< intermediate_size
@@ -40,6 +40,7 @@ struct ModelConfig {
   int64_t head_dim = 0;           ///< of keys and values; independent of the width
   int64_t vocab_size = 0;
   int64_t max_positions = 0;
+  int64_t window = 0;  ///< a token sees the last `window` tokens, itself included; 0: all
   double rms_norm_eps = 1e-6;
   double initializer_range = 0.02;
   RopeConfig rope;

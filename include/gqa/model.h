@@ -1,4 +1,4 @@
-// A decoder of the Llama family.
+// A decoder of the Llama or Mistral family.
 #pragma once
 
 #include <cstdint>

@@ -17,12 +17,30 @@ namespace fs = std::filesystem;
 constexpr int64_t max_size = int64_t{1} << 31;
 constexpr int64_t max_layers = 1 << 16;
 
-void check_family(const JsonFields& config) {
+/// What differs between families: what transformers takes where config.json is silent, and what its
+/// code reads at all.
+struct Family {
+  std::string_view model_type;
+  int64_t max_positions = 0;
+  int64_t kv_heads = 0;  ///< 0: as many as query heads
+  int64_t window = 0;    ///< 0: the family has none, whatever config.json says
+  bool has_biases = false;
+};
+
+constexpr Family families[] = {
+    {.model_type = "llama", .max_positions = 2048, .has_biases = true},
+    {.model_type = "mistral", .max_positions = 131072, .kv_heads = 8, .window = 4096},
+};
+
+const Family& read_family(const JsonFields& config) {
   const std::string type = config.string("model_type");
-  if (type != "llama") {
-    fail(ErrorKind::bad_data, "{}: model family `{}` is not supported: expected `llama`",
-         config.where("model_type"), type);
-  }
+  const auto found = std::ranges::find(families, type, &Family::model_type);
+  if (found != std::end(families)) return *found;
+  fail(ErrorKind::bad_data, "{}: model family `{}` is not supported: expected `llama` or `mistral`",
+       config.where("model_type"), type);
+}
+
+void check_supported(const JsonFields& config) {
   for (const char* key : {"quantization_config", "compression_config"}) {
     if (!config.has(key)) continue;
     const auto method = config.object(key).maybe_string("quant_method");
@@ -51,11 +69,13 @@ int64_t read_head_dim(const JsonFields& config, int64_t width, int64_t q_heads) 
   return head_dim;
 }
 
-std::vector<int64_t> read_kv_heads(const JsonFields& config, int64_t n_layers, int64_t q_heads) {
+std::vector<int64_t> read_kv_heads(const JsonFields& config, const Family& family, int64_t n_layers,
+                                   int64_t q_heads) {
   constexpr const char* key = "num_key_value_heads";
   auto kv_heads = config.integers(key, 1, max_size);
   if (!config.has(key)) {
-    kv_heads.assign(static_cast<size_t>(n_layers), q_heads);
+    const bool set = family.kv_heads > 0 && !config.json().contains(key);
+    kv_heads.assign(static_cast<size_t>(n_layers), set ? family.kv_heads : q_heads);
   } else if (!config.get(key).is_array()) {
     kv_heads.assign(static_cast<size_t>(n_layers), kv_heads.front());
   } else if (std::ssize(kv_heads) != n_layers) {
@@ -68,6 +88,19 @@ std::vector<int64_t> read_kv_heads(const JsonFields& config, int64_t n_layers, i
          config.where(key), q_heads, n);
   }
   return kv_heads;
+}
+
+/// Absent: the family's. null: none.
+int64_t read_window(const JsonFields& config, const Family& family) {
+  if (family.window == 0) return 0;
+  if (config.has("layer_types")) {  // transformers takes it for another family then
+    fail(ErrorKind::bad_data,
+         "{}: layers of different kinds are not supported: expected no such field",
+         config.where("layer_types"));
+  }
+  constexpr const char* key = "sliding_window";
+  if (!config.json().contains(key)) return family.window;
+  return config.maybe_integer(key, 1, max_size).value_or(0);
 }
 
 /// Every size that follows from the config fits in 63 bits, the bytes of all weights among them.
@@ -125,23 +158,27 @@ void read_special_tokens(const JsonFields& config, const fs::path& dir, ModelCon
 }
 
 ModelConfig read_config(const JsonFields& config) {
-  check_family(config);
+  const Family& family = read_family(config);
+  check_supported(config);
   ModelConfig c;
-  c.model_type = "llama";
+  c.model_type = family.model_type;
   c.n_layers = config.integer("num_hidden_layers", 1, max_layers);
   c.width = config.integer("hidden_size", 1, max_size);
   c.mlp_width = config.integer("intermediate_size", 1, max_size);
   c.q_heads = config.integer("num_attention_heads", 1, max_size);
   c.vocab_size = config.integer("vocab_size", 1, max_size);
   c.head_dim = read_head_dim(config, c.width, c.q_heads);
-  c.kv_heads = read_kv_heads(config, c.n_layers, c.q_heads);
+  c.kv_heads = read_kv_heads(config, family, c.n_layers, c.q_heads);
   check_total(config, c);
-  c.max_positions = config.maybe_integer("max_position_embeddings", 1, max_size).value_or(2048);
+  c.max_positions =
+      config.maybe_integer("max_position_embeddings", 1, max_size).value_or(family.max_positions);
+  c.window = read_window(config, family);
   c.rms_norm_eps = config.maybe_number("rms_norm_eps", 0.0, 1.0).value_or(c.rms_norm_eps);
   c.initializer_range =
       config.maybe_number("initializer_range", 0.0, 1.0).value_or(c.initializer_range);
   c.rope = read_rope(config, c.max_positions);
   c.tied_head = config.boolean("tie_word_embeddings", false);
+  if (!family.has_biases) return c;
   c.attention_bias = config.boolean("attention_bias", false);
   c.mlp_bias = config.boolean("mlp_bias", false);
   return c;

@@ -165,7 +165,7 @@ void Model::Impl::attention(Context& context, KvCache& cache, std::span<const St
                      .q_start = {}});
     r += n;
   }
-  attend(context, batch);
+  attend(context, batch, {.mask = {.causal = true, .window = config.window}});
   linear(impl, w.o, a.attended, rows, a.normed);
   add_residual(impl, rows, a);
 }

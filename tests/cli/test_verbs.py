@@ -5,7 +5,7 @@ import shutil
 import unittest
 
 import gqa_case
-from model_folder import SOURCE
+from model_folder import SOURCE, ModelFolder
 from verb_case import HELDOUT, VerbCase
 
 LAYERS = 6
@@ -22,6 +22,7 @@ class InspectTest(VerbCase):
         }
         self.assertEqual({key: found[key] for key in expected}, expected)
         self.assertEqual(len(found["dtypes"]), 1)
+        self.assertNotIn("window", found)
         for key in ["k_similarity", "v_similarity"]:
             self.assertEqual(len(found[key]), LAYERS)
             self.assertTrue(all(0 < x < 1 for x in found[key]))
@@ -29,6 +30,17 @@ class InspectTest(VerbCase):
     def test_one_head_has_no_similarity(self):
         self.assertEqual(self.json("inspect", self.convert(kv_heads=1))["k_similarity"],
                          [None] * LAYERS)
+
+    def test_family_and_window(self):
+        folder = ModelFolder()
+        folder.config |= {"model_type": "mistral", "sliding_window": 1234}
+        model = folder.write(self.place())
+        found = self.json("inspect", model)
+        self.assertEqual((found["model_type"], found["window"]), ("mistral", 1234))
+        text = self.ok("inspect", model)
+        for words in ["mistral", "each token sees the last 1,234"]:
+            self.assertIn(words, text)
+        self.assertNotIn("window", self.ok("inspect", SOURCE))
 
     def test_text(self):
         text = self.ok("inspect", SOURCE)

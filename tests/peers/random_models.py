@@ -1,10 +1,10 @@
-"""Small Llama models with random weights, saved as transformers saves them."""
+"""Small Llama and Mistral models with random weights, saved as transformers saves them."""
 
 import json
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
 BASE = {
     "hidden_size": 48,
@@ -32,6 +32,7 @@ LLAMA3 = rope(
     high_freq_factor=4.0,
     original_max_position_embeddings=40,
 )
+MISTRAL = {"family": (MistralConfig, MistralForCausalLM)}
 # name: (fields that differ from BASE, how it is saved). A seed is chosen such that no two ids
 # nearly tie in the greedy texts.
 MODELS = {
@@ -67,6 +68,15 @@ MODELS = {
     ),
     "f16": ({"tie_word_embeddings": False}, {"dtype": torch.float16}),
     "bf16": ({"attention_bias": True}, {"dtype": torch.bfloat16}),
+    "mistral": ({"sliding_window": 13}, MISTRAL),
+    "mistral_two_tokens": (
+        {"sliding_window": 2, "head_dim": None, "hidden_size": 60, "tie_word_embeddings": False},
+        MISTRAL,
+    ),
+    # More than a block of 64 keys; texts of 160 tokens leave it behind.
+    "mistral_wide": ({"sliding_window": 70, "num_key_value_heads": 6}, MISTRAL),
+    "mistral_no_window": ({"sliding_window": None}, MISTRAL | {"seed": 1}),
+    "mistral_bf16": ({"sliding_window": 31}, MISTRAL | {"dtype": torch.bfloat16}),
 }
 
 
@@ -114,7 +124,8 @@ def old_config(folder):
 def make(name, folder, text):
     """Saves MODELS[name] with a tokenizer trained on the text."""
     fields, saving = MODELS[name]
-    model = LlamaForCausalLM(LlamaConfig(**BASE | fields)).eval()
+    make_config, make_model = saving.get("family", (LlamaConfig, LlamaForCausalLM))
+    model = make_model(make_config(**BASE | fields)).eval()
     randomise(model, saving.get("seed", 0))
     model.tie_weights()
     model.to(saving.get("dtype", torch.float32))

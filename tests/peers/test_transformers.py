@@ -121,11 +121,14 @@ def test_expanded_computes_the_same(tales, excerpt, tmp_path):
     assert abs(ours["nll"] - gqa("eval", two, "--text", excerpt)["nll"]) < 1e-5
 
 
-@pytest.mark.parametrize("name", ["biases", "untied", "sharded", "wide_heads", "f16", "bf16"])
+@pytest.mark.parametrize(
+    "name", ["biases", "untied", "sharded", "wide_heads", "f16", "bf16", "mistral", "mistral_bf16"]
+)
 def test_random_models_convert_and_expand(name, excerpt, tmp_path):
     model = random_models.make(name, tmp_path / "model", excerpt.read_text(encoding="utf-8"))
     gqa("convert", model, tmp_path / "one", "--kv-heads", 1)
     same_evaluation(tmp_path / "one", excerpt, *F32_CACHE)
+    same_greedy(tmp_path / "one", "Once upon", 64, *F32_CACHE)
     gqa("expand", model, tmp_path / "six")
     ours = same_evaluation(tmp_path / "six", excerpt, *F32_CACHE)
     original = gqa("eval", model, "--text", excerpt, *F32_CACHE)

@@ -1,5 +1,5 @@
-// The forward pass of a Llama model in double precision, straight from the formulas, one token at a
-// time.
+// The forward pass of a Llama or Mistral model in double precision, straight from the formulas, one
+// token at a time.
 #pragma once
 
 #include <cmath>
@@ -89,6 +89,7 @@ class NaiveLlama {
       const size_t kv = h / static_cast<size_t>(m_.q_heads / m_.kv_heads);
       double sum = 0;
       for (size_t s = 0; s <= t; ++s) {
+        if (m_.window > 0 && t - s >= static_cast<size_t>(m_.window)) continue;
         double score = 0;
         for (size_t d = 0; d < dim; ++d) score += q[h * dim + d] * keys_[l][s][kv * dim + d];
         const double weight = std::exp(score / std::sqrt(static_cast<double>(dim)));

@@ -1,4 +1,4 @@
-// Small Llama folders with random weights, no two elements alike where the type allows.
+// Small Llama and Mistral folders with random weights, no two elements alike where the type allows.
 #pragma once
 
 #include <fmt/core.h>
@@ -31,6 +31,7 @@ struct TinyLlama {
   bool tied_head = true;
   bool attention_bias = false;
   bool mlp_bias = false;
+  int64_t window = 0;  ///< above 0: a Mistral model
   DType dtype = DType::f32;
   int shards = 1;
   uint32_t seed = 1;
@@ -85,7 +86,8 @@ inline std::vector<RawTensor> tiny_tensors(const TinyLlama& m) {
 
 inline Json tiny_config(const TinyLlama& m) {
   Json config = m.extra;
-  config["model_type"] = "llama";
+  config["model_type"] = m.window > 0 ? "mistral" : "llama";
+  if (m.window > 0) config["sliding_window"] = m.window;
   config["num_hidden_layers"] = m.n_layers;
   config["hidden_size"] = m.width;
   config["intermediate_size"] = m.mlp_width;

@@ -52,17 +52,20 @@ ConvertOptions manual(std::vector<HeadGroups> groups) {
 }
 
 const TinyLlama grouped{.q_heads = 8, .kv_heads = 4, .tied_head = false, .attention_bias = true};
+const TinyLlama windowed{.q_heads = 8, .kv_heads = 4, .window = 6};
 
 TEST(Laws, PermutingHeadsAndExpandingLeavesTheLogits) {
-  const TempDir dir;
-  const auto source = test::write_tiny(dir / "source", grouped);
-  // Another order in each layer.
-  convert(source, dir / "permuted", manual({{{2}, {0}, {3}, {1}}, {{1}, {3}, {0}, {2}}}));
-  expand(dir / "permuted", dir / "expanded", {});
-  EXPECT_NE(test::load_tensors(dir / "permuted"), test::load_tensors(source));
-  const auto expected = logits(source);
-  EXPECT_LE(difference(expected, logits(dir / "permuted")), 1e-5);
-  EXPECT_LE(difference(expected, logits(dir / "expanded")), 1e-5);
+  for (const TinyLlama& model : {grouped, windowed}) {
+    const TempDir dir;
+    const auto source = test::write_tiny(dir / "source", model);
+    // Another order in each layer.
+    convert(source, dir / "permuted", manual({{{2}, {0}, {3}, {1}}, {{1}, {3}, {0}, {2}}}));
+    expand(dir / "permuted", dir / "expanded", {});
+    EXPECT_NE(test::load_tensors(dir / "permuted"), test::load_tensors(source));
+    const auto expected = logits(source);
+    EXPECT_LE(difference(expected, logits(dir / "permuted")), 1e-5);
+    EXPECT_LE(difference(expected, logits(dir / "expanded")), 1e-5);
+  }
 }
 
 TEST(Laws, APermutedGroupingOfAnExpandedModelIsExact) {

@@ -22,7 +22,9 @@ std::vector<TinyLlama> variants() {
       .q_heads = 6, .kv_heads = 1, .head_dim = 4, .attention_bias = true, .mlp_bias = true};
   TinyLlama half{.kv_heads = 4, .dtype = DType::f16, .shards = 3};
   TinyLlama brain{.dtype = DType::bf16};
-  return {grouped, biased, half, brain, TinyLlama{}};
+  TinyLlama windowed{.kv_heads = 4, .tied_head = false, .window = 7};
+  TinyLlama itself_alone{.window = 1};
+  return {grouped, biased, half, brain, windowed, itself_alone, TinyLlama{}};
 }
 
 std::vector<int32_t> some_tokens(int64_t n) {
