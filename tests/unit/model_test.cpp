@@ -8,6 +8,7 @@
 #include "gqa/error.h"
 #include "gqa/generate.h"
 #include "model/rope.h"
+#include "support/expect_error.h"
 #include "support/naive_llama.h"
 #include "support/temp_dir.h"
 
@@ -110,6 +111,68 @@ TEST(Model, ThreadsChangeNoBitNorDoesTheBatchWhileDecoding) {
   for (size_t s = 0; s < 3; ++s) {
     for (size_t i = 0; i < 19; ++i) EXPECT_EQ(logits[s * 19 + i], alone[4 * s * 19 + i]) << s;
   }
+}
+
+TEST(Model, ForksThatShareAPrefixGoOnAsIfTheyHadReadItThemselves) {
+  const test::TempDir dir;
+  const Model model = Model::load(test::write_tiny(dir / "model", {.kv_heads = 2}));
+  Context context({.threads = 1});
+  const auto tokens = some_tokens(12);
+  const auto alone = run(context, model, tokens, 1);
+  KvCache cache = model.make_cache(DType::f32);
+  const int64_t parent = cache.create();
+  std::vector<float> hidden;
+  for (size_t t = 0; t < 10; ++t) {
+    const Model::Step step{parent, std::span(tokens).subspan(t, 1)};
+    model.forward(context, cache, std::span(&step, 1), hidden);
+  }
+  // The second fork goes back and reads something else first.
+  const int64_t same = cache.fork(parent, 10);
+  const int64_t other = cache.fork(parent, 5);
+  const std::vector<int32_t> else_tokens{3, 1};
+  const std::vector<Model::Step> apart{{same, std::span(tokens).subspan(10, 1)},
+                                       {other, std::span(else_tokens).first(1)}};
+  model.forward(context, cache, apart, hidden);
+  const Model::Step last{parent, std::span(tokens).subspan(10, 1)};
+  std::vector<float> parents;
+  model.forward(context, cache, std::span(&last, 1), parents);
+  std::vector<float> logits(2 * 19);
+  model.logits(context, hidden, logits);
+  for (size_t i = 0; i < 19; ++i) EXPECT_EQ(logits[i], alone[10 * 19 + i]);
+  hidden.resize(parents.size());
+  EXPECT_EQ(hidden, parents);
+}
+
+TEST(Model, RefusesAStepBeforeItChangesACache) {
+  const test::TempDir dir;
+  const Model model = Model::load(test::write_tiny(dir / "model", {.kv_heads = 2}));
+  const Model full = Model::load(test::write_tiny(dir / "full", {}));
+  Context context({.threads = 1});
+  KvCache cache = model.make_cache(DType::f16, 3);  // a page for each of two layers, and one more
+  const int64_t first = cache.create();
+  const int64_t second = cache.create();
+  const auto tokens = some_tokens(4);
+  std::vector<float> hidden;
+  const auto forward = [&](const Model& m, std::vector<Model::Step> steps) {
+    m.forward(context, cache, steps, hidden);
+  };
+  using test::expect_error;
+  expect_error(ErrorKind::usage, {"not made for this model"}, [&] {
+    forward(full, {{first, tokens}});
+  });
+  expect_error(ErrorKind::usage, {"sequence 0 occurs twice"}, [&] {
+    forward(model, {{first, tokens}, {first, tokens}});
+  });
+  expect_error(ErrorKind::usage, {"no sequence 7"}, [&] {
+    forward(model, {{first, tokens}, {7, tokens}});
+  });
+  expect_error(ErrorKind::resources, {"1 page is missing: 4 needed, 3 left of 3"}, [&] {
+    forward(model, {{first, tokens}, {second, tokens}});
+  });
+  EXPECT_EQ(cache.usage(), KvUsage{});
+  EXPECT_EQ(cache.len(first, 0), 0);
+  forward(model, {{second, tokens}});
+  EXPECT_EQ(cache.len(second), 4);
 }
 
 TEST(Model, RefusesIdsAndLengthsThatDoNotFit) {
