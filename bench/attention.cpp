@@ -57,32 +57,45 @@ void decode(benchmark::State& state, int64_t kv_heads, int64_t kv_len, DType dty
   for (auto _ : state) {
     const gqa::AttendItem item{.q = {q.data(), DType::f32, {1, q_heads, head_dim}},
                                .kv = cache.view(sequences[next++ % sequences.size()], 0),
-                               .out = {out.data(), DType::f32, {1, q_heads, head_dim}},
-                               .lse = {},
-                               .q_start = {}};
+                               .out = {out.data(), DType::f32, {1, q_heads, head_dim}}};
     gqa::attend(context(), std::span(&item, 1));
   }
   state.SetBytesProcessed(state.iterations() * bytes);
 }
 
-/// A whole prompt, causal: bound by arithmetic. Useful operations only.
-void prefill(benchmark::State& state, int64_t kv_heads, int64_t tokens, DType dtype) {
-  gqa::KvCache cache({{kv_heads}, head_dim, head_dim, dtype});
-  const int64_t sequence = fill(cache, tokens);
-  const auto q = random_floats(tokens * q_heads * head_dim);
+struct Prompt {
+  int64_t q_heads = 32;
+  int64_t kv_heads = 8;
+  int64_t tokens = 2048;
+};
+
+/// Pairs of a query and a key that it sees.
+double visible_pairs(const gqa::Mask& mask, int64_t tokens) {
+  double pairs = 0;
+  for (int64_t t = 0; t < tokens; ++t) {
+    for (const gqa::KeyRange& run : gqa::visible_keys(mask, t, {.len = tokens})) {
+      pairs += static_cast<double>(run.end - run.begin);
+    }
+  }
+  return pairs;
+}
+
+/// A whole prompt, f16 cache: bound by arithmetic. Useful operations only.
+void prefill(benchmark::State& state, const Prompt& p, const gqa::AttendOptions& options) {
+  gqa::KvCache cache({{p.kv_heads}, head_dim, head_dim, DType::f16});
+  const int64_t sequence = fill(cache, p.tokens);
+  const auto q = random_floats(p.tokens * p.q_heads * head_dim);
   std::vector<float> out(q.size());
   for (auto _ : state) {
-    const gqa::AttendItem item{.q = {q.data(), DType::f32, {tokens, q_heads, head_dim}},
+    const gqa::AttendItem item{.q = {q.data(), DType::f32, {p.tokens, p.q_heads, head_dim}},
                                .kv = cache.view(sequence, 0),
-                               .out = {out.data(), DType::f32, {tokens, q_heads, head_dim}},
-                               .lse = {},
-                               .q_start = {}};
-    gqa::attend(context(), std::span(&item, 1));
+                               .out = {out.data(), DType::f32, {p.tokens, p.q_heads, head_dim}}};
+    gqa::attend(context(), std::span(&item, 1), options);
   }
-  const double pairs = static_cast<double>(tokens) * static_cast<double>(tokens + 1) / 2;
-  state.counters["FLOP/s"] =
-      benchmark::Counter(4.0 * q_heads * head_dim * pairs * static_cast<double>(state.iterations()),
-                         benchmark::Counter::kIsRate);
+  const double operations =
+      4.0 * static_cast<double>(p.q_heads * head_dim) * visible_pairs(options.mask, p.tokens);
+  state.counters["FLOP/s"] = benchmark::Counter(
+      operations * static_cast<double>(state.iterations()), benchmark::Counter::kIsRate);
 }
 
 /// Ceiling of decode: reading memory with the same number of threads.
@@ -132,10 +145,20 @@ void register_all() {
     }
   }
   add("sgemm 2048", sgemm);
-  for (const int64_t kv_heads : {32, 8}) {
-    add(fmt::format("prefill 2048 tokens, 32/{} heads, f16", kv_heads),
-        [=](benchmark::State& s) { prefill(s, kv_heads, 2048, DType::f16); });
-  }
+  const auto add_prefill = [&](const std::string& what, const Prompt& p,
+                               const gqa::AttendOptions& options) {
+    add(fmt::format("prefill {} tokens, {}/{} heads, f16{}", p.tokens, p.q_heads, p.kv_heads, what),
+        [=](benchmark::State& s) { prefill(s, p, options); });
+  };
+  static const std::vector<float> slopes(32, 0.1f);
+  add_prefill("", {.kv_heads = 32}, {});
+  add_prefill("", {}, {});
+  add_prefill(", soft cap", {}, {.softcap = 30.0f});
+  add_prefill(", ALiBi", {}, {.alibi = slopes});
+  const Prompt long_prompt{.q_heads = 8, .kv_heads = 2, .tokens = 32768};
+  add_prefill("", long_prompt, {});
+  add_prefill(", window 4096", long_prompt, {.mask = {.window = 4096}});
+  add_prefill(", blocks of 4096", long_prompt, {.mask = {.block = 4096}});
 }
 
 }  // namespace

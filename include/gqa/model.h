@@ -44,6 +44,10 @@ class Model {
   /// occurs twice; (resources) where the cache's pages do not suffice.
   void forward(Context& context, KvCache& cache, std::span<const Step> steps,
                std::vector<float>& hidden) const;
+  /// Gives up the pages of a sequence that no query at `position` or behind it sees: under a
+  /// sliding window, tokens that have left it. Throws Error (usage) for a sequence that is not
+  /// alive.
+  void forget(KvCache& cache, int64_t sequence, int64_t position) const;
   /// logits [rows, vocab_size] of hidden [rows, width].
   void logits(Context& context, std::span<const float> hidden, std::span<float> out) const;
 

@@ -53,6 +53,7 @@ struct Model::Impl {
   Impl(const ModelConfig& c, const std::filesystem::path& dir, const Progress& progress)
       : config(c), weights(c, dir, progress), rope(c.rope, c.head_dim) {}
 
+  Mask mask() const { return {.causal = true, .window = config.window}; }
   int64_t check(const KvCache& cache, std::span<const Step> steps) const;
   void embed(Context::Impl& context, const KvCache& cache, std::span<const Step> steps,
              const Activations& a) const;
@@ -165,7 +166,7 @@ void Model::Impl::attention(Context& context, KvCache& cache, std::span<const St
                      .q_start = {}});
     r += n;
   }
-  attend(context, batch, {.mask = {.causal = true, .window = config.window}});
+  attend(context, batch, {.mask = mask()});
   linear(impl, w.o, a.attended, rows, a.normed);
   add_residual(impl, rows, a);
 }
@@ -217,6 +218,14 @@ void Model::forward(Context& context, KvCache& cache, std::span<const Step> step
     impl_->mlp(impl, layer, rows, a);
   }
   impl_->norm(impl, impl_->weights.final_norm, rows, a.hidden, hidden.data());
+}
+
+void Model::forget(KvCache& cache, int64_t sequence, int64_t position) const {
+  for (int64_t layer = 0; layer < impl_->config.n_layers; ++layer) {
+    const SequenceKeys keys{.len = cache.len(sequence, layer)};
+    const auto [kept, rest] = visible_keys(impl_->mask(), position, keys);
+    cache.release(sequence, layer, kept.end, rest.begin);
+  }
 }
 
 void Model::logits(Context& context, std::span<const float> hidden, std::span<float> out) const {

@@ -32,6 +32,7 @@ struct TinyLlama {
   bool attention_bias = false;
   bool mlp_bias = false;
   int64_t window = 0;  ///< above 0: a Mistral model
+  int64_t max_positions = 32;
   DType dtype = DType::f32;
   int shards = 1;
   uint32_t seed = 1;
@@ -95,7 +96,7 @@ inline Json tiny_config(const TinyLlama& m) {
   config["num_key_value_heads"] = m.kv_heads;
   config["head_dim"] = m.head_dim;
   config["vocab_size"] = m.vocab_size;
-  config["max_position_embeddings"] = 32;
+  config["max_position_embeddings"] = m.max_positions;
   config["rms_norm_eps"] = 1e-5;
   config["tie_word_embeddings"] = m.tied_head;
   config["attention_bias"] = m.attention_bias;

@@ -2,7 +2,7 @@
 
 #include <cmath>
 
-#include "config_case.h"
+#include "support/config_case.h"
 
 namespace gqa {
 namespace {

@@ -1,5 +1,5 @@
 // What Mistral has of its own.
-#include "config_case.h"
+#include "support/config_case.h"
 
 namespace gqa {
 namespace {

@@ -175,6 +175,44 @@ TEST(Model, RefusesAStepBeforeItChangesACache) {
   EXPECT_EQ(cache.len(second), 4);
 }
 
+TEST(Model, ForgetsWhatItsWindowHasLeftAndNothingElse) {
+  const test::TempDir dir;
+  const auto load = [&](int64_t window) {
+    return Model::load(test::write_tiny(dir / std::to_string(window),
+                                        {.kv_heads = 2, .window = window, .max_positions = 400}));
+  };
+  Context context({.threads = 1});
+  const auto tokens = some_tokens(400);
+  for (const int64_t window : {1, 7, 64, 100}) {
+    const Model model = load(window);
+    KvCache whole = model.make_cache(DType::f32);
+    KvCache short_memory = model.make_cache(DType::f32);
+    const int64_t all = whole.create(), some = short_memory.create();
+    std::vector<float> expected, got;
+    for (size_t t = 0; t < tokens.size(); ++t) {
+      const auto feed = [&](KvCache& cache, int64_t sequence, std::vector<float>& hidden) {
+        const Model::Step step{sequence, std::span(tokens).subspan(t, 1)};
+        model.forward(context, cache, std::span(&step, 1), hidden);
+      };
+      feed(whole, all, expected);
+      feed(short_memory, some, got);
+      ASSERT_EQ(got, expected) << "window " << window << ", token " << t;
+      model.forget(short_memory, some, static_cast<int64_t>(t) + 1);
+      // Of each layer: the pages from the one with the next token's first key to the last.
+      const int64_t first = std::max<int64_t>(0, static_cast<int64_t>(t) + 2 - window) / 64;
+      ASSERT_EQ(short_memory.usage().pages, 2 * (static_cast<int64_t>(t) / 64 + 1 - first));
+    }
+  }
+  // Without a window nothing is forgotten.
+  const Model model = Model::load(test::write_tiny(dir / "all", {}));
+  KvCache cache = model.make_cache(DType::f32);
+  const Model::Step step{cache.create(), std::span(tokens).first(30)};
+  std::vector<float> hidden;
+  model.forward(context, cache, std::span(&step, 1), hidden);
+  model.forget(cache, step.sequence, 30);
+  EXPECT_EQ(cache.usage().pages, 2);
+}
+
 TEST(Model, RefusesIdsAndLengthsThatDoNotFit) {
   const test::TempDir dir;
   const Model model = Model::load(test::write_tiny(dir / "model", {}));
