@@ -49,8 +49,8 @@ struct Generated {
   std::vector<int32_t> prompt_tokens;  ///< BOS included, if the model has one
   std::vector<int32_t> tokens;         ///< the new ones; an end token is not among them
   std::string text;                    ///< prompt and continuation, special tokens left out
-  double prefill_seconds = 0;
-  double decode_seconds = 0;
+  double prefill_seconds = 0;          ///< until the prompt was read; in a batch, since it joined
+  double decode_seconds = 0;           ///< from then to the end
 };
 
 /// Called with each piece of text as it comes, the prompt first (once it has been read).
@@ -63,6 +63,33 @@ using TextSink = std::function<void(std::string_view piece)>;
 Generated generate(Context& context, const Model& model, const Tokenizer& tokenizer,
                    std::string_view prompt, const GenerateOptions& options,
                    const TextSink& sink = {}, const Progress& progress = {});
+
+struct Prompt {
+  std::string text;
+  std::string name = {};  ///< what errors call it: "prompts.txt:3"; empty: "prompt 3" (the third)
+};
+
+struct BatchStats {
+  int64_t prompt_tokens = 0;  ///< of all prompts, BOS included
+  int64_t shared_tokens = 0;  ///< of them, those taken over from another prompt, not computed
+  int64_t new_tokens = 0;     ///< made
+  int64_t peak_kv_bytes = 0;  ///< of the KV cache, shared pages counted once
+  double seconds = 0;         ///< of reading and decoding
+};
+
+/// Called with the result of each prompt, in the order of the prompts, as soon as it and all before
+/// it have ended. May throw, as Progress may.
+using ResultSink = std::function<void(size_t index, const Generated& result)>;
+
+/// Continues many prompts, each exactly as generate() would with the same options (the seed too).
+/// At most `batch` decode together; others join as they end. What a prompt's beginning has in
+/// common with one of the `batch` prompts before it is computed once and shared, if it is 16 tokens
+/// or more: so the KV cache never holds more than `batch` sequences that decode and `batch`
+/// prefixes. All prompts are checked before any work starts. Throws Error: usage for a batch below
+/// 1, and what generate() throws, the prompt's name in front. Progress ("generate") counts tokens.
+BatchStats generate_batch(Context& context, const Model& model, const Tokenizer& tokenizer,
+                          std::span<const Prompt> prompts, const GenerateOptions& options,
+                          int64_t batch, const ResultSink& sink, const Progress& progress = {});
 
 /// Throws Error (bad_data, naming the folder) where the tokenizer has ids that the model has not.
 void check_vocabulary(const ModelConfig& config, const Tokenizer& tokenizer,

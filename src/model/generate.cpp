@@ -1,16 +1,13 @@
 #include "gqa/generate.h"
 
 #include <algorithm>
-#include <chrono>
+#include <utility>
 
 #include "core/fail.h"
+#include "model/batch.h"
 
 namespace gqa {
 namespace {
-
-double seconds_since(std::chrono::steady_clock::time_point start) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
 
 /// BOS, if the model has one, and the prompt.
 std::vector<int32_t> encode_prompt(const Model& model, const Tokenizer& tokenizer,
@@ -20,6 +17,7 @@ std::vector<int32_t> encode_prompt(const Model& model, const Tokenizer& tokenize
   if (model.config().bos_token_id) ids.push_back(*model.config().bos_token_id);
   const auto encoded = tokenizer.encode(prompt);
   ids.insert(ids.end(), encoded.begin(), encoded.end());
+  require(!ids.empty(), "the prompt has no tokens: the tokenizer leaves out all of it");
   return ids;
 }
 
@@ -36,21 +34,26 @@ int64_t tokens_to_make(const Model& model, int64_t prompt_tokens, std::optional<
   return *wanted;
 }
 
-/// Tokens are fed in pieces of this many, so that activations stay small for long prompts.
-constexpr int64_t prefill_chunk = 512;
+Request checked(const Model& model, const Tokenizer& tokenizer, std::string_view prompt,
+                const GenerateOptions& options) {
+  Request request{.prompt = encode_prompt(model, tokenizer, prompt)};
+  request.max_tokens = tokens_to_make(model, std::ssize(request.prompt), options.max_tokens);
+  return request;
+}
 
-/// Feeds tokens; hidden is then the last one's.
-void feed(Context& context, const Model& model, KvCache& cache, int64_t sequence,
-          std::span<const int32_t> tokens, std::vector<float>& hidden,
-          const Progress& progress = {}) {
-  for (size_t at = 0; at < tokens.size();) {
-    const auto n = std::min(tokens.size() - at, static_cast<size_t>(prefill_chunk));
-    const Model::Step step{sequence, tokens.subspan(at, n)};
-    model.forward(context, cache, std::span(&step, 1), hidden);
-    at += n;
-    if (progress) progress("prefill", static_cast<int64_t>(at), std::ssize(tokens));
+std::vector<Request> checked(const Model& model, const Tokenizer& tokenizer,
+                             std::span<const Prompt> prompts, const GenerateOptions& options) {
+  std::vector<Request> requests;
+  for (const Prompt& prompt : prompts) {
+    try {
+      requests.push_back(checked(model, tokenizer, prompt.text, options));
+    } catch (const Error& error) {
+      const std::string name =
+          prompt.name.empty() ? fmt::format("prompt {}", requests.size() + 1) : prompt.name;
+      fail(error.kind(), "{}: {}", name, error.what());
+    }
   }
-  hidden.erase(hidden.begin(), hidden.end() - model.config().width);
+  return requests;
 }
 
 }  // namespace
@@ -67,44 +70,46 @@ void check_vocabulary(const ModelConfig& config, const Tokenizer& tokenizer,
 Generated generate(Context& context, const Model& model, const Tokenizer& tokenizer,
                    std::string_view prompt, const GenerateOptions& options, const TextSink& sink,
                    const Progress& progress) {
-  Sampler sampler(options.sampling);
-  Generated result;
-  result.prompt_tokens = encode_prompt(model, tokenizer, prompt);
-  const int64_t wanted =
-      tokens_to_make(model, static_cast<int64_t>(result.prompt_tokens.size()), options.max_tokens);
-
-  KvCache cache = model.make_cache(options.kv_dtype.value_or(model.default_kv_dtype()));
-  const int64_t sequence = cache.create();
-  std::vector<int32_t> ids = result.prompt_tokens;
-  std::vector<float> hidden;
-  std::vector<float> logits(static_cast<size_t>(model.config().vocab_size));
-  const auto prefill_start = std::chrono::steady_clock::now();
-  feed(context, model, cache, sequence, ids, hidden, progress);
-  result.prefill_seconds = seconds_since(prefill_start);
-
-  TextStream stream(tokenizer);
-  const auto say = [&](const std::string& piece) {
-    result.text += piece;
+  Request request = checked(model, tokenizer, prompt, options);
+  const int64_t prompt_tokens = std::ssize(request.prompt);
+  const int64_t max_tokens = request.max_tokens;
+  Batch batch(context, model, tokenizer, options, {std::move(request)}, 1);
+  const Generated& result = batch.result(0);
+  size_t said = 0;
+  const auto say_more = [&] {
+    const std::string_view piece = std::string_view(result.text).substr(said);
+    said = result.text.size();
     if (sink && !piece.empty()) sink(piece);
   };
-  for (const int32_t id : ids) say(stream.push(id));
-
-  const auto decode_start = std::chrono::steady_clock::now();
-  const auto& ends = model.config().eos_token_ids;
-  while (true) {
-    model.logits(context, hidden, logits);
-    const int32_t id = sampler.next(logits, ids);
-    if (std::find(ends.begin(), ends.end(), id) != ends.end()) break;
-    ids.push_back(id);
-    result.tokens.push_back(id);
-    say(stream.push(id));
-    if (progress) progress("decode", std::ssize(result.tokens), wanted);
-    if (std::ssize(result.tokens) == wanted) break;
-    feed(context, model, cache, sequence, std::span(&id, 1), hidden);
+  int64_t made = 0;
+  while (batch.forward()) {
+    if (progress && made == 0) progress("prefill", batch.done(), prompt_tokens);
+    say_more();
+    batch.draw();
+    say_more();
+    if (std::ssize(result.tokens) == made) continue;  // still reading, or it has ended
+    ++made;
+    if (progress) progress("decode", made, max_tokens);
   }
-  result.decode_seconds = seconds_since(decode_start);
-  say(stream.finish());
-  return result;
+  return batch.take(0);
+}
+
+BatchStats generate_batch(Context& context, const Model& model, const Tokenizer& tokenizer,
+                          std::span<const Prompt> prompts, const GenerateOptions& options,
+                          int64_t batch, const ResultSink& sink, const Progress& progress) {
+  require(batch >= 1, "batch is {}, expected 1 or more", batch);
+  Batch running(context, model, tokenizer, options, checked(model, tokenizer, prompts, options),
+                batch);
+  const Stopwatch stopwatch;
+  size_t next = 0;
+  while (running.forward()) {
+    running.draw();
+    for (; next < prompts.size() && running.ended(next); ++next) sink(next, running.take(next));
+    if (progress) progress("generate", running.done(), running.total());
+  }
+  BatchStats stats = running.stats();
+  stats.seconds = stopwatch.seconds();
+  return stats;
 }
 
 }  // namespace gqa

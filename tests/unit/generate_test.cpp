@@ -6,28 +6,12 @@
 
 #include "gqa/error.h"
 #include "support/naive_llama.h"
-#include "support/temp_dir.h"
+#include "support/tiny_runner.h"
 
 namespace gqa {
 namespace {
 
-using test::TinyLlama;
-
-struct Setting {
-  test::TempDir dir;
-  TinyLlama tiny{.kv_heads = 2, .vocab_size = 257};
-  std::filesystem::path folder = test::write_tiny(dir / "model", tiny);
-  Context context{{.threads = 1}};
-
-  Setting() { test::put_file(folder / "tokenizer.json", test::byte_tokenizer()); }
-  Model model() const { return Model::load(folder); }
-  Tokenizer tokenizer() const { return Tokenizer::load(folder / "tokenizer.json"); }
-  void change_config(const std::string& key, const Json& value) const {
-    Json config = read_json(folder / "config.json");
-    config[key] = value;
-    test::put_file(folder / "config.json", config.dump());
-  }
-
+struct Setting : test::TinyRunner {
   /// Greedy continuation by the formulas in double precision.
   std::vector<int32_t> naive(std::vector<int32_t> ids, size_t n) const {
     std::vector<int32_t> made;
