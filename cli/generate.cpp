@@ -4,6 +4,9 @@
 
 #include <memory>
 #include <optional>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "cli/args.h"
 #include "cli/format.h"
@@ -22,13 +25,21 @@ struct GenerateArgs {
   std::string model;
   std::optional<std::string> prompt;
   std::string prompt_file;
+  std::optional<std::string> prompts_file;
+  int64_t batch = 8;
   GenerateOptions options;
 };
+
+/// An empty line where a prompt is due.
+[[noreturn]] void fail_empty(const std::string& source) {
+  throw Error(ErrorKind::bad_data, fmt::format("{}: expected a prompt, got an empty line", source));
+}
 
 std::string read_prompt(const GenerateArgs& args) {
   if (args.prompt_file.empty()) {
     if (!args.prompt) {
-      throw Error(ErrorKind::usage, "a prompt is missing: --prompt TEXT or --prompt-file FILE");
+      throw Error(ErrorKind::usage,
+                  "a prompt is missing: --prompt TEXT, --prompt-file FILE or --prompts FILE");
     }
     if (args.prompt->empty()) throw Error(ErrorKind::usage, "--prompt is empty: expected a text");
     check_utf8(*args.prompt, "--prompt");
@@ -36,11 +47,19 @@ std::string read_prompt(const GenerateArgs& args) {
   }
   std::string text = read_text_file(args.prompt_file);
   if (text.ends_with('\n')) text.pop_back();  // an editor's, not the author's
-  if (text.empty()) {
-    throw Error(ErrorKind::bad_data,
-                fmt::format("{}: expected a prompt, got an empty line", args.prompt_file));
-  }
+  if (text.empty()) fail_empty(args.prompt_file);
   return text;
+}
+
+/// One a line.
+std::vector<Prompt> read_prompts(const std::string& file) {
+  std::vector<Prompt> prompts;
+  for (std::string& line : read_lines(file)) {
+    Prompt& prompt = prompts.emplace_back(std::move(line));
+    prompt.name = fmt::format("{}:{}", file, prompts.size());
+    if (prompt.text.empty()) fail_empty(prompt.name);
+  }
+  return prompts;
 }
 
 double decode_tokens_per_s(const Generated& result) {
@@ -68,7 +87,7 @@ void note_speed(const Common& common, const Generated& result) {
                            human_seconds(result.decode_seconds), speed));
 }
 
-int run_generate(const GenerateArgs& args) {
+int run_prompt(const GenerateArgs& args) {
   const std::string prompt = read_prompt(args);
   Context context(args.common.context());
   ProgressBar bar(args.common);
@@ -103,6 +122,37 @@ int run_generate(const GenerateArgs& args) {
   return 0;
 }
 
+void note_batch(const Common& common, size_t prompts, const BatchStats& stats) {
+  note(common, fmt::format("{}, {} read of which {} shared, {} made in {} ({:.0f} tokens/s), "
+                           "KV cache {} at most",
+                           counted(static_cast<int64_t>(prompts), "prompt"),
+                           counted(stats.prompt_tokens, "token"), grouped(stats.shared_tokens),
+                           grouped(stats.new_tokens), human_seconds(stats.seconds),
+                           static_cast<double>(stats.new_tokens) / stats.seconds,
+                           human_bytes(stats.peak_kv_bytes)));
+}
+
+int run_prompts(const GenerateArgs& args) {
+  const std::vector<Prompt> prompts = read_prompts(*args.prompts_file);
+  Context context(args.common.context());
+  ProgressBar bar(args.common);
+  const LoadedModel loaded = load_model(args.model, bar.callback());
+  const ResultSink sink = [&](size_t index, const Generated& result) {
+    bar.erase();
+    if (args.common.json) {
+      print_json(
+          {{"prompt", prompts[index].text}, {"text", result.text}, {"tokens", result.tokens}});
+    } else {
+      print((index == 0 ? "" : "\n") + result.text + "\n");
+    }
+  };
+  const BatchStats stats = generate_batch(context, loaded.model, loaded.tokenizer, prompts,
+                                          args.options, args.batch, sink, bar.callback());
+  bar.erase();
+  note_batch(args.common, prompts.size(), stats);
+  return 0;
+}
+
 void add_sampling(CLI::App& verb, SamplingOptions& sampling) {
   add_value(verb, "--temperature", "T", "0: the likeliest token each time; default: 0",
             [&sampling](const std::string& value) {
@@ -132,10 +182,22 @@ Run declare_generate(CLI::App& verb) {
   add_model(verb, args->model);
   CLI::Option* prompt = add_value(verb, "--prompt", "TEXT", "Text to continue, UTF-8",
                                   [args](const std::string& value) { args->prompt = value; });
-  add_value(verb, "--prompt-file", "FILE",
-            "The same from a file; one line break at its end is left out",
-            [args](const std::string& value) { args->prompt_file = value; })
-      ->excludes(prompt);
+  CLI::Option* prompt_file =
+      add_value(verb, "--prompt-file", "FILE",
+                "The same from a file; one line break at its end is left out",
+                [args](const std::string& value) { args->prompt_file = value; })
+          ->excludes(prompt);
+  CLI::Option* prompts =
+      add_value(verb, "--prompts", "FILE",
+                "Many texts to continue, one a line; with --json an object for each",
+                [args](const std::string& value) { args->prompts_file = value; })
+          ->excludes(prompt)
+          ->excludes(prompt_file);
+  add_value(verb, "--batch", "N", "How many of --prompts decode together at most; default: 8",
+            [args](const std::string& value) {
+              args->batch = parse_integer("--batch", value, 1, INT64_MAX);
+            })
+      ->needs(prompts);
   add_value(verb, "--max-tokens", "N",
             "New tokens at most; default: 256, or what the context still holds",
             [args](const std::string& value) {
@@ -145,7 +207,7 @@ Run declare_generate(CLI::App& verb) {
   add_dtype(verb, "--kv-dtype", args->options.kv_dtype,
             "Type of the KV cache: f32, f16 or bf16;\ndefault: that of 16-bit weights, else f32");
   add_common(verb, args->common);
-  return [args] { return run_generate(*args); };
+  return [args] { return args->prompts_file ? run_prompts(*args) : run_prompt(*args); };
 }
 
 }  // namespace gqa::cli

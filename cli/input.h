@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "gqa/model.h"
 #include "gqa/tokenizer.h"
@@ -15,6 +16,11 @@ void check_utf8(std::string_view text, std::string_view source);
 
 /// A text file's content. Throws Error: no_input, io, and bad_data where it is empty or not UTF-8.
 std::string read_text_file(const std::filesystem::path& file);
+
+/// A text file's lines, without their breaks ("\n" or "\r\n"); the last one may lack its own.
+/// Throws Error: no_input, io, and bad_data where the file is empty or a line (FILE:N) is not
+/// UTF-8.
+std::vector<std::string> read_lines(const std::filesystem::path& file);
 
 struct LoadedModel {
   Model model;

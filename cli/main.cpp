@@ -31,7 +31,7 @@ constexpr std::array<Verb, 7> verbs{{
     {"convert", "Make a grouped-query checkpoint with fewer KV heads", declare_convert},
     {"expand", "Make a multi-head checkpoint of a grouped-query one, exactly", declare_expand},
     {"eval", "Measure how well a model predicts a text", declare_eval},
-    {"generate", "Continue a prompt", declare_generate},
+    {"generate", "Continue a prompt, or many together", declare_generate},
     {"verify", "Check a model folder to the last byte", declare_verify},
     {"doctor", "Describe this machine and check attention on it", declare_doctor},
 }};
