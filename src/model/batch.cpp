@@ -91,6 +91,10 @@ bool Batch::forward() {
     Entry& entry = entries_[active_[i]];
     row += std::ssize(steps[i].tokens) * model_->config().width;
     if (entry.state == State::reading) done_ += std::ssize(steps[i].tokens);
+    // What others still fork may lie before its own window.
+    if (entry.share.needed == 0) {
+      model_->forget(cache_, entry.sequence, cache_.len(entry.sequence));
+    }
     if (cache_.len(entry.sequence) < std::ssize(entry.running->ids())) continue;
     drawing_.push_back(active_[i]);
     last_.insert(last_.end(), row - model_->config().width, row);
