@@ -55,9 +55,9 @@ std::string read_prompt(const GenerateArgs& args) {
 std::vector<Prompt> read_prompts(const std::string& file) {
   std::vector<Prompt> prompts;
   for (std::string& line : read_lines(file)) {
-    Prompt& prompt = prompts.emplace_back(std::move(line));
-    prompt.name = fmt::format("{}:{}", file, prompts.size());
-    if (prompt.text.empty()) fail_empty(prompt.name);
+    std::string name = fmt::format("{}:{}", file, prompts.size() + 1);
+    if (line.empty()) fail_empty(name);
+    prompts.push_back({std::move(line), std::move(name)});
   }
   return prompts;
 }
