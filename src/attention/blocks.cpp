@@ -60,14 +60,18 @@ const float* load_keys(const kernels::Table& kernels, const Kv& kv, int64_t kv_h
   return scratch;
 }
 
-void load_values(const kernels::Table& kernels, const Kv& kv, int64_t kv_head, int64_t block,
-                 kernels::Range keys, int64_t v_head_dim, int64_t stride, float* out) {
+const float* load_values(const kernels::Table& kernels, const Kv& kv, int64_t kv_head,
+                         int64_t block, kernels::Range keys, int64_t v_head_dim, int64_t stride,
+                         float* scratch) {
   const auto* strided = std::get_if<StridedKv>(&kv);
   const detail::KvLayer* layer = strided ? nullptr : &std::get<PackedKv>(kv).layer();
   const int64_t row_bytes = layer ? v_head_dim * dtype_bytes(layer->dtype) : 0;
   const std::byte* stored = layer ? layer->values(block, kv_head) : nullptr;
+  if (layer && layer->dtype == DType::f32 && stride == v_head_dim) {
+    return reinterpret_cast<const float*>(stored);
+  }
   for (int64_t s = keys.begin; s < keys.end; ++s) {
-    float* row = out + s * stride;
+    float* row = scratch + s * stride;
     if (strided) {
       read_row(kernels, strided->v, strided->pages, block * key_block + s, kv_head, row);
     } else {
@@ -75,6 +79,7 @@ void load_values(const kernels::Table& kernels, const Kv& kv, int64_t kv_head, i
     }
     std::fill(row + v_head_dim, row + stride, 0.0f);
   }
+  return scratch;
 }
 
 }  // namespace gqa

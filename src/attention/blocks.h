@@ -21,9 +21,11 @@ constexpr int64_t keys_scratch(int64_t head_dim) {
 const float* load_keys(const kernels::Table& kernels, const Kv& kv, int64_t kv_head, int64_t block,
                        kernels::Range keys, int64_t head_dim, float* scratch);
 
-/// Values [begin, end) of one block and KV head as f32 rows of `out` [key_block][row_stride], zeros
-/// behind v_head_dim. Other rows are left alone.
-void load_values(const kernels::Table& kernels, const Kv& kv, int64_t kv_head, int64_t block,
-                 kernels::Range keys, int64_t v_head_dim, int64_t stride, float* out);
+/// Values [begin, end) of one block and KV head as f32 rows, row_stride apart with zeros behind
+/// v_head_dim: into `scratch` [key_block][row_stride], or in place where the cache holds just that.
+/// Other rows are without meaning.
+const float* load_values(const kernels::Table& kernels, const Kv& kv, int64_t kv_head,
+                         int64_t block, kernels::Range keys, int64_t v_head_dim, int64_t stride,
+                         float* scratch);
 
 }  // namespace gqa

@@ -55,11 +55,12 @@ void Tile::attend_block(int64_t block, const Workspace& w, const Rows& out) cons
   if (any == 0) return;
   const Range keys = range_of(any);
   const float* k = load_keys(kernels_, item_.kv, kv_head_, block, keys, shape_.head_dim, w.k);
-  load_values(kernels_, item_.kv, kv_head_, block, keys, shape_.v_head_dim, stride(), w.v);
+  const float* v =
+      load_values(kernels_, item_.kv, kv_head_, block, keys, shape_.v_head_dim, stride(), w.v);
   kernels_.score(w.q, rows(), shape_.head_dim, k, w.scores);
   change_scores(block, w);
   kernels_.softmax(w.scores, w.visible, rows(), out.states, out.acc, stride());
-  accumulate(any, w, out);
+  accumulate(any, v, w, out);
 }
 
 /// Fills in which keys of the block each row sees, and the bias of those; returns the keys that any
@@ -115,20 +116,19 @@ void Tile::change_scores(int64_t block, const Workspace& w) const {
 
 /// A weight of 0 takes a key out, unless its value is NaN or infinite: then rows that see
 /// different keys go one by one, each over its own.
-void Tile::accumulate(uint64_t any, const Workspace& w, const Rows& out) const {
+void Tile::accumulate(uint64_t any, const float* v, const Workspace& w, const Rows& out) const {
   const Range keys = range_of(any);
   const bool alike =
       std::popcount(any) == keys.end - keys.begin &&
-      std::all_of(w.visible, w.visible + rows(), [&](uint64_t v) { return v == any; });
-  if (alike ||
-      kernels_.all_finite(w.v + keys.begin * stride(), (keys.end - keys.begin) * stride())) {
-    kernels_.accumulate(w.scores, rows(), w.v, stride(), keys, out.acc);
+      std::all_of(w.visible, w.visible + rows(), [&](uint64_t seen) { return seen == any; });
+  if (alike || kernels_.all_finite(v + keys.begin * stride(), (keys.end - keys.begin) * stride())) {
+    kernels_.accumulate(w.scores, rows(), v, stride(), keys, out.acc);
     return;
   }
   for (int64_t r = 0; r < rows(); ++r) {
     for (int32_t s = keys.begin; s < keys.end; ++s) {
       if ((w.visible[r] >> s & 1) == 0) continue;
-      kernels_.accumulate(w.scores + r * key_block, 1, w.v, stride(), {s, s + 1},
+      kernels_.accumulate(w.scores + r * key_block, 1, v, stride(), {s, s + 1},
                           out.acc + r * stride());
     }
   }

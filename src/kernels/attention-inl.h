@@ -162,7 +162,8 @@ uint64_t AboveMinusInfinity(const float* x) {
   uint64_t all = 0;
   for (int64_t i = 0; i < key_block; i += lanes) {
     uint8_t bytes[8] = {};
-    hn::StoreMaskBits(d, hn::Ne(hn::LoadU(d, x + i), none), bytes);
+    // Not Ne(), which some instruction sets deny of NaN.
+    hn::StoreMaskBits(d, hn::Not(hn::Eq(hn::LoadU(d, x + i), none)), bytes);
     uint64_t bits;
     std::memcpy(&bits, bytes, sizeof bits);
     all |= bits << i;

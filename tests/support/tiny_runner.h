@@ -14,11 +14,13 @@ namespace gqa::test {
 
 struct TinyRunner {
   TempDir dir;
-  TinyLlama tiny{.kv_heads = 2, .vocab_size = 257};
+  TinyLlama tiny;
   std::filesystem::path folder = write_tiny(dir / "model", tiny);
   Context context{{.threads = 1}};
 
-  TinyRunner() { put_file(folder / "tokenizer.json", byte_tokenizer()); }
+  explicit TinyRunner(const TinyLlama& model = {.kv_heads = 2, .vocab_size = 257}) : tiny(model) {
+    put_file(folder / "tokenizer.json", byte_tokenizer());
+  }
   Model model() const { return Model::load(folder); }
   Tokenizer tokenizer() const { return Tokenizer::load(folder / "tokenizer.json"); }
   void change_config(const std::string& key, const Json& value) const {

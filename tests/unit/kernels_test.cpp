@@ -144,6 +144,46 @@ TEST_P(Isa, SoftmaxGivesExactZerosWhereNothingIsSeenAndFarBelowTheMaximum) {
   EXPECT_EQ(acc[0], 0.0f);  // what was there counts exp(-inf - 500)
 }
 
+TEST_P(Isa, ScorePrimitivesAreWhatTheySay) {
+  const float inf = std::numeric_limits<float>::infinity();
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  std::mt19937_64 random(6);
+  std::normal_distribution<float> normal;
+  std::vector<float> x(2 * key_block), y(x.size());
+  for (int round = 0; round < 300; ++round) {
+    const float size = round % 3 == 0 ? 1e-3f : round % 3 == 1 ? 1.0f : 100.0f;
+    for (float& v : x) v = size * normal(random);
+    for (float& v : y) v = normal(random);
+    auto capped = x;
+    GetParam()->softcap(capped.data(), std::ssize(x), 30.0f);
+    auto sum = x;
+    GetParam()->add(sum.data(), y.data(), std::ssize(x));
+    auto nearer = x;
+    const float ahead = static_cast<float>(round) - 100.0f;
+    GetParam()->subtract_distance(nearer.data(), ahead, 0.25f);
+    for (size_t i = 0; i < x.size(); ++i) {
+      const double exact = 30.0 * std::tanh(static_cast<double>(x[i]) / 30.0);
+      // The quotient rounds twice, tanh is within 4 units in the last place, the product rounds.
+      EXPECT_NEAR(capped[i], exact, 11 * 0x1p-24 * std::abs(exact)) << x[i];
+      EXPECT_EQ(sum[i], x[i] + y[i]);
+      if (i >= key_block) continue;
+      const double distance = std::abs(static_cast<double>(ahead) - static_cast<double>(i));
+      const double expected = static_cast<double>(x[i]) - 0.25 * distance;
+      EXPECT_NEAR(nearer[i], expected, 0x1p-23 * (std::abs(expected) + 0.25 * distance));
+    }
+  }
+  x.assign(key_block, 1.0f);
+  x[0] = x[5] = x[37] = x[63] = -inf;
+  x[6] = inf;
+  x[7] = nan;
+  const uint64_t none = uint64_t{1} << 0 | uint64_t{1} << 5 | uint64_t{1} << 37 | uint64_t{1} << 63;
+  EXPECT_EQ(GetParam()->above_minus_infinity(x.data()), ~none);
+  GetParam()->softcap(x.data(), key_block, 2.0f);
+  EXPECT_EQ(x[0], -2.0f);
+  EXPECT_EQ(x[6], 2.0f);
+  EXPECT_TRUE(std::isnan(x[7]));
+}
+
 TEST_P(Isa, FewRowsEqualsTheSumsInDoubleAndDoesNotDependOnTheNumberOfRows) {
   std::mt19937_64 random(2);
   std::normal_distribution<float> normal;
