@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
+#include <cstdlib>
 #include <limits>
 #include <numeric>
 #include <random>
@@ -18,6 +19,14 @@ using Random = std::mt19937_64;
 
 inline int64_t draw(Random& random, int64_t low, int64_t high) {
   return std::uniform_int_distribution<int64_t>(low, high)(random);
+}
+
+/// How many rounds a random test makes, if the environment does not ask for more or fewer: in
+/// GQA_TEST_CONFIGURATIONS, where 10,000 is as usual.
+inline int rounds(int usual) {
+  const char* wanted = std::getenv("GQA_TEST_CONFIGURATIONS");
+  if (wanted == nullptr) return usual;
+  return static_cast<int>(std::max<int64_t>(12, int64_t{usual} * std::atoi(wanted) / 10'000));
 }
 
 template <typename T>

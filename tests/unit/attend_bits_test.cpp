@@ -66,7 +66,7 @@ AttendItem piece_of(const AttendItem& item, int64_t start, int64_t t, int64_t n)
 TEST_P(Isa, ThreadsBatchesAndChunksChangeNoBit) {
   Random random(7);
   Context one({.threads = 1, .isa = GetParam()});
-  for (int round = 0; round < 60; ++round) {
+  for (int round = 0; round < test::rounds(60); ++round) {
     const test::Heads heads = test::draw_heads(random);
     Sizes s = test::draw_sizes(random, 4'000'000, heads);
     if (round % 2) s.kv_len += 2000;  // several chunks
@@ -131,7 +131,7 @@ void page(Random& random, Problem& p, const Array<4>& k, const Array<4>& v, int6
 TEST_P(Isa, WhereKeysLieChangesNoBit) {
   Random random(11);
   Context context({.threads = 2, .isa = GetParam()});
-  for (int round = 0; round < 30; ++round) {
+  for (int round = 0; round < test::rounds(30); ++round) {
     const test::Heads heads = test::draw_heads(random);
     const Sizes s = test::draw_sizes(random, 2'000'000, heads);
     if (s.kv_len == 0) continue;

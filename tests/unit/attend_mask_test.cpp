@@ -18,7 +18,7 @@ using test::Sizes;
 
 TEST(VisibleKeys, AreWhatThePlainFormulaSaysAndTheirEndsNeverFall) {
   Random random(13);
-  for (int round = 0; round < 20'000; ++round) {
+  for (int round = 0; round < test::rounds(20'000); ++round) {
     const int64_t len = draw(random, 0, 300);
     const Mask mask = test::draw_mask(random, len);
     const SequenceKeys keys{draw(random, 0, 1) ? 0 : draw(random, 0, len), len,
@@ -58,7 +58,7 @@ TEST_P(Isa, NanReachesTheRowsThatSeeItAndNoOthers) {
   const float nan = std::numeric_limits<float>::quiet_NaN();
   Context context({.threads = 1, .isa = GetParam()});
   Random random(3);
-  for (int round = 0; round < 60; ++round) {
+  for (int round = 0; round < test::rounds(60); ++round) {
     const test::Heads heads = test::draw_heads(random);
     const Sizes s{draw(random, 1, 100), heads.q_heads, heads.kv_heads, 24, 24, 200};
     test::Options o;

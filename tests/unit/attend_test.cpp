@@ -1,7 +1,6 @@
 // attend() against the oracle.
 #include <gtest/gtest.h>
 
-#include <cstdlib>
 #include <memory>
 
 #include "gqa/error.h"
@@ -17,12 +16,6 @@ using test::draw;
 using test::Problem;
 using test::Random;
 using test::Sizes;
-
-/// How many random configurations; the environment may ask for more.
-int configurations() {
-  const char* wanted = std::getenv("GQA_TEST_CONFIGURATIONS");
-  return wanted ? std::atoi(wanted) : 10'000;
-}
 
 class Isa : public ::testing::TestWithParam<std::string> {};
 INSTANTIATE_TEST_SUITE_P(All, Isa, ::testing::ValuesIn(available_isas()),
@@ -59,7 +52,7 @@ TEST(Attend, EqualsTheOracleOnRandomConfigurationsOnEveryInstructionSet) {
     contexts.push_back(std::make_unique<Context>(ContextOptions{.threads = 2, .isa = isa}));
   }
   Random random(20240917);
-  for (int done = 0; done < configurations();) {
+  for (int done = 0; done < test::rounds(10'000);) {
     Batch b(random);
     std::vector<reference::Result> expected;
     for (const AttendItem& item : b.items) {
