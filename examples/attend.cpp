@@ -1,4 +1,5 @@
-// Grouped-query attention in a program of your own: fill a cache, attend a prompt, then one token.
+// Grouped-query attention in a program of your own: fill a cache, attend a prompt, then one token;
+// then fork the prompt, so that a second answer shares its pages.
 // Built as `build/release/example_attend`.
 #include <cstdio>
 #include <cstdlib>
@@ -30,9 +31,7 @@ std::vector<float> feed(gqa::Context& context, gqa::KvCache& cache, int64_t sequ
   std::vector<float> out(q.size());
   const gqa::AttendItem item{.q = {q.data(), DType::f32, {n, q_heads, head_dim}},
                              .kv = cache.view(sequence, 0),
-                             .out = {out.data(), DType::f32, {n, q_heads, head_dim}},
-                             .lse = {},
-                             .q_start = {}};
+                             .out = {out.data(), DType::f32, {n, q_heads, head_dim}}};
   gqa::attend(context, std::span(&item, 1));
   return out;
 }
@@ -53,6 +52,11 @@ int main() {
                 static_cast<long long>(cache.len(sequence)),
                 static_cast<long long>(cache.used_bytes(sequence)), static_cast<double>(out[0]),
                 context.isa().data(), context.threads());
+    const int64_t second = cache.fork(sequence, 300);  // copies nothing until it is written to
+    feed(context, cache, second, 1);
+    std::printf("two answers in %lld pages, %lld of them shared\n",
+                static_cast<long long>(cache.usage().pages),
+                static_cast<long long>(cache.usage().shared_pages));
   } catch (const gqa::Error& e) {
     std::fprintf(stderr, "%s\n", e.what());
     return e.exit_code();

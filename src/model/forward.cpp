@@ -161,9 +161,7 @@ void Model::Impl::attention(Context& context, KvCache& cache, std::span<const St
     const int64_t at = r * config.q_heads * dim;
     batch.push_back({.q = {a.q + at, DType::f32, shape},
                      .kv = cache.view(step.sequence, layer),
-                     .out = {a.attended + at, DType::f32, shape},
-                     .lse = {},
-                     .q_start = {}});
+                     .out = {a.attended + at, DType::f32, shape}});
     r += n;
   }
   attend(context, batch, {.mask = mask()});

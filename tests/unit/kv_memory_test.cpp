@@ -128,9 +128,7 @@ TEST(KvMemory, NanThatUsedPagesStillHoldNeverReachesAttention) {
     std::vector<float> out(3, nan);
     const AttendItem item{.q = {q.data(), DType::f32, {1, 1, 2}},
                           .kv = s.cache.view(sequence, 0),
-                          .out = {out.data(), DType::f32, {1, 1, 3}},
-                          .lse = {},
-                          .q_start = {}};
+                          .out = {out.data(), DType::f32, {1, 1, 3}}};
     attend(s.context, {&item, 1});
     EXPECT_EQ(out, std::vector<float>(3, 1.0f)) << sequence;
   }
