@@ -59,7 +59,6 @@ Json as_json(const Findings& found) {
           {"memory_limit_bytes", nullable(machine.memory_limit_bytes)},
           {"huge_pages", nullable(machine.huge_pages)},
           {"system", nullable(machine.system)},
-          {"libraries", machine.libraries},
           {"self_check", checks},
           {"ok", found.ok}};
 }
@@ -118,7 +117,6 @@ std::string as_text(const Findings& found) {
   fields.add("memory", memory_text(machine));
   fields.add("huge pages", known(machine.huge_pages));
   fields.add("system", known(machine.system));
-  fields.add("libraries", known(fmt::format("{}", fmt::join(machine.libraries, ", "))));
   return fields.text() + "\nattention against a plain computation in double precision\n" +
          checks_text(found.checks);
 }

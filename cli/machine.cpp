@@ -92,20 +92,6 @@ std::string chosen_word(const std::string& line) {
   return line.substr(open + 1, close - open - 1);
 }
 
-/// The files of dense linear algebra and threading that this process has mapped: what computes the
-/// model's matrix products, in which version.
-std::vector<std::string> read_libraries() {
-  std::ifstream in("/proc/self/maps");
-  std::set<std::string> files;
-  for (std::string line; std::getline(in, line);) {
-    const std::string file = line.substr(line.rfind('/') + 1);
-    for (const char* part : {"blas", "dnnl", "omp"}) {
-      if (file.starts_with("lib") && file.find(part) != std::string::npos) files.insert(file);
-    }
-  }
-  return {files.begin(), files.end()};
-}
-
 }  // namespace
 
 Machine read_machine() {
@@ -118,7 +104,6 @@ Machine read_machine() {
   if (uname(&name) == 0) {
     machine.system = fmt::format("{} {} {}", name.sysname, name.release, name.machine);
   }
-  machine.libraries = read_libraries();
   return machine;
 }
 

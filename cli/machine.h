@@ -24,7 +24,6 @@ struct Machine {
   std::optional<int64_t> memory_limit_bytes;  ///< of this control group
   std::string huge_pages;                     ///< transparent ones: "always", "madvise" or "never"
   std::string system;                         ///< kernel and processor architecture
-  std::vector<std::string> libraries;         ///< files of BLAS, oneDNN and OpenMP in use
 };
 
 Machine read_machine();

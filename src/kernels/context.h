@@ -18,7 +18,7 @@ enum class Scratch {
   attend_merges,
   attend_threads,
   attend_partials,
-  dense_panel,
+  dense,
   activations,
   kv_tokens,
   count

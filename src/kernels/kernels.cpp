@@ -18,7 +18,7 @@
 #include "kernels/codec-inl.h"
 //
 #include "kernels/attention-inl.h"
-#include "kernels/few_rows-inl.h"
+#include "kernels/dense-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace gqa::kernels::HWY_NAMESPACE {
@@ -52,7 +52,7 @@ const Table* GetTable() {
       .softmax = Softmax,
       .accumulate = Accumulate,
       .merge = Merge,
-      .few_rows = FewRows,
+      .dense = Dense,
   };
   return &table;
 }

@@ -17,6 +17,17 @@ inline constexpr int64_t key_block = 64;
 /// vectors of any instruction set.
 inline constexpr int64_t row_padding = 16;
 
+/// Dense products sum over slices of this many inputs: the operands of a register tile, at most 10
+/// rows of them, fit a first-level cache of 48 KiB.
+inline constexpr int64_t dense_depth = 1024;
+/// At most so many rows of a dense product are worked on at a time: a slice of them fits a
+/// second-level cache.
+inline constexpr int64_t dense_rows = 96;
+/// A multiple of every register tile's rows.
+inline constexpr int64_t dense_tile = 6;
+/// Floats of scratch of a dense product: a slice of its rows and of 4 rows of weights.
+inline constexpr int64_t dense_scratch = (dense_rows + 4) * dense_depth;
+
 /// Keys [begin, end) of a block.
 struct Range {
   int32_t begin = 0;
@@ -68,12 +79,13 @@ struct Table {
   void (*merge)(RowState& state, float* acc, const RowState& later, const float* later_acc,
                 int64_t v_stride);
 
-  // --- dense products with few rows ---
+  // --- dense products ---
 
-  /// y[r * y_stride + o] = sum over i of x[r * x_stride + i] * w[o][i] for o in [begin, end), with
-  /// w [out][in] of type t, dense. Each sum has the same order whatever `rows` is.
-  void (*few_rows)(DType t, const void* w, int64_t in, int64_t begin, int64_t end, const float* x,
-                   int64_t x_stride, int64_t rows, float* y, int64_t y_stride);
+  /// y[r * y_stride + o] = sum over i of x[r * x_stride + i] * w[o][i] for o in [begin, end) and
+  /// rows <= dense_rows rows, with w [out][in] of type t, dense; scratch [dense_scratch], aligned
+  /// to a cache line. Each sum has the same order whatever rows and outputs are computed beside it.
+  void (*dense)(DType t, const void* w, int64_t in, int64_t begin, int64_t end, const float* x,
+                int64_t x_stride, int64_t rows, float* y, int64_t y_stride, float* scratch);
 };
 
 /// The tables that were compiled in and that this machine can run, best first; never empty.

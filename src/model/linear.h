@@ -18,10 +18,8 @@ struct Linear {
   std::vector<float> bias;  ///< [out], or empty
 };
 
-/// y [rows][out] = x [rows][in] * W^T + b, f32. Few rows (decoding) go through our own kernel,
-/// which reads the weights once in their stored type and gives each row the same bits whatever the
-/// others are; more rows go through SGEMM, 16-bit weights a panel at a time. The number of threads
-/// changes no bit.
+/// y [rows][out] = x [rows][in] * W^T + b, f32; 16-bit weights are decoded on the way. Each row has
+/// the bits it has alone: neither the rows beside it nor the number of threads changes one.
 void linear(Context::Impl& context, const Linear& layer, const float* x, int64_t rows, float* y);
 
 }  // namespace gqa

@@ -184,44 +184,5 @@ TEST_P(Isa, ScorePrimitivesAreWhatTheySay) {
   EXPECT_TRUE(std::isnan(x[7]));
 }
 
-TEST_P(Isa, FewRowsEqualsTheSumsInDoubleAndDoesNotDependOnTheNumberOfRows) {
-  std::mt19937_64 random(2);
-  std::normal_distribution<float> normal;
-  for (const DType t : {DType::f32, DType::f16, DType::bf16}) {
-    for (const int64_t in : {1, 5, 16, 33, 172}) {
-      const int64_t out = 11;
-      std::vector<std::byte> w(static_cast<size_t>(in * out * dtype_bytes(t)));
-      for (int64_t i = 0; i < in * out; ++i) store_element(w.data(), t, i, normal(random));
-      const int64_t stride = in + 3;
-      std::vector<float> x(static_cast<size_t>(9 * stride),
-                           std::numeric_limits<float>::quiet_NaN());
-      for (int64_t r = 0; r < 9; ++r) {
-        for (int64_t i = 0; i < in; ++i) x[static_cast<size_t>(r * stride + i)] = normal(random);
-      }
-      std::vector<float> y(9 * 11);
-      GetParam()->few_rows(t, w.data(), in, 0, out, x.data(), stride, 9, y.data(), out);
-      for (int64_t r = 0; r < 9; ++r) {
-        std::vector<float> alone(11);
-        GetParam()->few_rows(t, w.data(), in, 0, 4, x.data() + r * stride, stride, 1, alone.data(),
-                             out);
-        GetParam()->few_rows(t, w.data(), in, 4, out, x.data() + r * stride, stride, 1,
-                             alone.data(), out);
-        for (int64_t o = 0; o < out; ++o) {
-          double exact = 0, size = 0;
-          for (int64_t i = 0; i < in; ++i) {
-            const double p = static_cast<double>(x[static_cast<size_t>(r * stride + i)]) *
-                             load_element(w.data(), t, o * in + i);
-            exact += p;
-            size += std::abs(p);
-          }
-          const float got = y[static_cast<size_t>(r * out + o)];
-          EXPECT_NEAR(got, exact, 2 * static_cast<double>(in + 16) * 0x1p-24 * size);
-          EXPECT_EQ(got, alone[static_cast<size_t>(o)]);
-        }
-      }
-    }
-  }
-}
-
 }  // namespace
 }  // namespace gqa::kernels
