@@ -47,29 +47,43 @@ void load_strided_keys(const kernels::Table& kernels, const StridedKv& kv, int64
 
 }  // namespace
 
-const float* load_keys(const kernels::Table& kernels, const Kv& kv, int64_t kv_head, int64_t block,
-                       kernels::Range keys, int64_t head_dim, float* scratch) {
+kernels::Ahead keys_ahead(const Kv& kv, int64_t kv_head, int64_t block) {
+  const auto* packed = std::get_if<PackedKv>(&kv);
+  if (!packed || !packed->layer().holds(block)) return {};
+  const detail::KvLayer& layer = packed->layer();
+  return {layer.keys(block, kv_head), key_block * layer.head_dim * dtype_bytes(layer.dtype)};
+}
+
+kernels::Ahead values_ahead(const Kv& kv, int64_t kv_head, int64_t block) {
+  const auto* packed = std::get_if<PackedKv>(&kv);
+  if (!packed || !packed->layer().holds(block)) return {};
+  const detail::KvLayer& layer = packed->layer();
+  return {layer.values(block, kv_head), key_block * layer.v_head_dim * dtype_bytes(layer.dtype)};
+}
+
+Operand load_keys(const kernels::Table& kernels, const Kv& kv, int64_t kv_head, int64_t block,
+                  kernels::Range keys, int64_t head_dim, bool as_stored, float* scratch) {
   if (const auto* strided = std::get_if<StridedKv>(&kv)) {
     load_strided_keys(kernels, *strided, kv_head, block, keys, head_dim, scratch);
-    return scratch;
+    return {scratch, DType::f32};
   }
   const detail::KvLayer& layer = std::get<PackedKv>(kv).layer();
   const std::byte* stored = layer.keys(block, kv_head);
-  if (layer.dtype == DType::f32) return reinterpret_cast<const float*>(stored);
+  if (as_stored || layer.dtype == DType::f32) return {stored, layer.dtype};
   kernels.decode(layer.dtype, stored, head_dim * key_block, scratch);
-  return scratch;
+  return {scratch, DType::f32};
 }
 
-const float* load_values(const kernels::Table& kernels, const Kv& kv, int64_t kv_head,
-                         int64_t block, kernels::Range keys, int64_t v_head_dim, int64_t stride,
-                         float* scratch) {
+Operand load_values(const kernels::Table& kernels, const Kv& kv, int64_t kv_head, int64_t block,
+                    kernels::Range keys, int64_t v_head_dim, bool as_stored, float* scratch) {
+  const int64_t stride = row_stride(v_head_dim);
   const auto* strided = std::get_if<StridedKv>(&kv);
   const detail::KvLayer* layer = strided ? nullptr : &std::get<PackedKv>(kv).layer();
-  const int64_t row_bytes = layer ? v_head_dim * dtype_bytes(layer->dtype) : 0;
   const std::byte* stored = layer ? layer->values(block, kv_head) : nullptr;
-  if (layer && layer->dtype == DType::f32 && stride == v_head_dim) {
-    return reinterpret_cast<const float*>(stored);
+  if (layer && stride == v_head_dim && (as_stored || layer->dtype == DType::f32)) {
+    return {stored, layer->dtype};
   }
+  const int64_t row_bytes = layer ? v_head_dim * dtype_bytes(layer->dtype) : 0;
   for (int64_t s = keys.begin; s < keys.end; ++s) {
     float* row = scratch + s * stride;
     if (strided) {
@@ -79,7 +93,7 @@ const float* load_values(const kernels::Table& kernels, const Kv& kv, int64_t kv
     }
     std::fill(row + v_head_dim, row + stride, 0.0f);
   }
-  return scratch;
+  return {scratch, DType::f32};
 }
 
 }  // namespace gqa

@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "gqa/attention.h"
+#include "attention/shape.h"
 #include "kernels/kernels.h"
 
 namespace gqa {
@@ -16,16 +16,27 @@ constexpr int64_t keys_scratch(int64_t head_dim) {
   return (kernels::key_block + transpose_rows) * head_dim;
 }
 
-/// Keys [begin, end) of one block and KV head as f32 [head_dim][key_block], into `scratch`
-/// [keys_scratch] or in place where the cache holds just that. The others are without meaning.
-const float* load_keys(const kernels::Table& kernels, const Kv& kv, int64_t kv_head, int64_t block,
-                       kernels::Range keys, int64_t head_dim, float* scratch);
+/// A block of keys or values as the kernels take it.
+struct Operand {
+  const void* data;
+  DType type;
+};
 
-/// Values [begin, end) of one block and KV head as f32 rows, row_stride apart with zeros behind
-/// v_head_dim: into `scratch` [key_block][row_stride], or in place where the cache holds just that.
-/// Other rows are without meaning.
-const float* load_values(const kernels::Table& kernels, const Kv& kv, int64_t kv_head,
-                         int64_t block, kernels::Range keys, int64_t v_head_dim, int64_t stride,
-                         float* scratch);
+/// Where a cache holds keys or values of a block and KV head; none for other arrays, or where the
+/// cache does not hold the block.
+kernels::Ahead keys_ahead(const Kv& kv, int64_t kv_head, int64_t block);
+kernels::Ahead values_ahead(const Kv& kv, int64_t kv_head, int64_t block);
+
+/// Keys [begin, end) of one block and KV head [head_dim][key_block]: in place where a cache holds
+/// them in f32 or, if `as_stored`, in whatever type, else as f32 in `scratch` [keys_scratch]. The
+/// other keys are without meaning.
+Operand load_keys(const kernels::Table& kernels, const Kv& kv, int64_t kv_head, int64_t block,
+                  kernels::Range keys, int64_t head_dim, bool as_stored, float* scratch);
+
+/// Values [begin, end) of one block and KV head, rows row_stride apart with zeros behind
+/// v_head_dim: in place where a cache holds just that in f32 or, if `as_stored`, in whatever type,
+/// else as f32 in `scratch` [key_block][row_stride]. Other rows are without meaning.
+Operand load_values(const kernels::Table& kernels, const Kv& kv, int64_t kv_head, int64_t block,
+                    kernels::Range keys, int64_t v_head_dim, bool as_stored, float* scratch);
 
 }  // namespace gqa

@@ -12,6 +12,9 @@ namespace {
 using kernels::key_block;
 using kernels::Range;
 
+/// Up to this many rows, keys and values are decoded in registers; for more it pays to do it once.
+constexpr int64_t decode_once_rows = 2 * kernels::few_rows;
+
 /// The shortest range that holds all set bits; there is one.
 Range range_of(uint64_t bits) { return {std::countr_zero(bits), 64 - std::countl_zero(bits)}; }
 
@@ -54,13 +57,23 @@ void Tile::attend_block(int64_t block, const Workspace& w, const Rows& out) cons
   const uint64_t any = look(block, w);
   if (any == 0) return;
   const Range keys = range_of(any);
-  const float* k = load_keys(kernels_, item_.kv, kv_head_, block, keys, shape_.head_dim, w.k);
-  const float* v =
-      load_values(kernels_, item_.kv, kv_head_, block, keys, shape_.v_head_dim, stride(), w.v);
-  kernels_.score(w.q, rows(), shape_.head_dim, k, w.scores);
+  const bool alike =
+      std::popcount(any) == keys.end - keys.begin &&
+      std::all_of(w.visible, w.visible + rows(), [&](uint64_t seen) { return seen == any; });
+  const bool few = rows() <= decode_once_rows;
+  const Operand k = load_keys(kernels_, item_.kv, kv_head_, block, keys, shape_.head_dim, few, w.k);
+  const kernels::Ahead v_next = values_ahead(item_.kv, kv_head_, block);
+  kernels_.score(w.q, rows(), shape_.head_dim, k.type, k.data, w.scores, v_next);
   change_scores(block, w);
   kernels_.softmax(w.scores, w.visible, rows(), out.states, out.acc, stride());
-  accumulate(any, v, w, out);
+  const Operand v =
+      load_values(kernels_, item_.kv, kv_head_, block, keys, shape_.v_head_dim, few && alike, w.v);
+  if (alike) {
+    const kernels::Ahead k_next = keys_ahead(item_.kv, kv_head_, block + 1);
+    kernels_.accumulate(w.scores, rows(), v.type, v.data, stride(), keys, out.acc, k_next);
+  } else {
+    accumulate_unlike(keys, static_cast<const float*>(v.data), w, out);
+  }
 }
 
 /// Fills in which keys of the block each row sees, and the bias of those; returns the keys that any
@@ -114,22 +127,19 @@ void Tile::change_scores(int64_t block, const Workspace& w) const {
   if (item_.bias.data) kernels_.add(w.scores, w.bias, rows() * key_block);
 }
 
-/// A weight of 0 takes a key out, unless its value is NaN or infinite: then rows that see
-/// different keys go one by one, each over its own.
-void Tile::accumulate(uint64_t any, const float* v, const Workspace& w, const Rows& out) const {
-  const Range keys = range_of(any);
-  const bool alike =
-      std::popcount(any) == keys.end - keys.begin &&
-      std::all_of(w.visible, w.visible + rows(), [&](uint64_t seen) { return seen == any; });
-  if (alike || kernels_.all_finite(v + keys.begin * stride(), (keys.end - keys.begin) * stride())) {
-    kernels_.accumulate(w.scores, rows(), v, stride(), keys, out.acc);
+/// Values v [key_block][stride] for rows that see different keys. A weight of 0 takes a key out,
+/// unless its value is NaN or infinite: then rows go one by one, each over its own keys.
+void Tile::accumulate_unlike(Range keys, const float* v, const Workspace& w,
+                             const Rows& out) const {
+  if (kernels_.all_finite(v + keys.begin * stride(), (keys.end - keys.begin) * stride())) {
+    kernels_.accumulate(w.scores, rows(), DType::f32, v, stride(), keys, out.acc, {});
     return;
   }
   for (int64_t r = 0; r < rows(); ++r) {
     for (int32_t s = keys.begin; s < keys.end; ++s) {
       if ((w.visible[r] >> s & 1) == 0) continue;
-      kernels_.accumulate(w.scores + r * key_block, 1, v, stride(), {s, s + 1},
-                          out.acc + r * stride());
+      kernels_.accumulate(w.scores + r * key_block, 1, DType::f32, v, stride(), {s, s + 1},
+                          out.acc + r * stride(), {});
     }
   }
 }

@@ -42,7 +42,8 @@ class Tile {
   uint64_t look(int64_t block, const Workspace& w) const;
   void load_bias(int64_t row, int64_t block, float* out) const;
   void change_scores(int64_t block, const Workspace& w) const;
-  void accumulate(uint64_t any, const float* v, const Workspace& w, const Rows& out) const;
+  void accumulate_unlike(kernels::Range keys, const float* v, const Workspace& w,
+                         const Rows& out) const;
   float normaliser(const kernels::RowState& state, int64_t head) const;
   void write(int64_t row, const float* values) const;
 

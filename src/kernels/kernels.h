@@ -17,6 +17,9 @@ inline constexpr int64_t key_block = 64;
 /// vectors of any instruction set.
 inline constexpr int64_t row_padding = 16;
 
+/// Rows of a register tile of attention.
+inline constexpr int64_t few_rows = 6;
+
 /// Dense products sum over slices of this many inputs: the operands of a register tile, at most 10
 /// rows of them, fit a first-level cache of 48 KiB.
 inline constexpr int64_t dense_depth = 1024;
@@ -32,6 +35,12 @@ inline constexpr int64_t dense_scratch = (dense_rows + 4) * dense_depth;
 struct Range {
   int32_t begin = 0;
   int32_t end = 0;
+};
+
+/// Memory that is wanted next, to be prefetched on the way; none where bytes is 0.
+struct Ahead {
+  const void* data = nullptr;
+  int64_t bytes = 0;
 };
 
 /// Online softmax of one row: the largest score so far, and the sum of exp(score - max).
@@ -54,9 +63,13 @@ struct Table {
 
   // --- attention over one key block, `rows` query rows at a time ---
 
+  // Keys and values are of type t and decoded in registers, once for every few_rows rows: for more
+  // rows than two or three times that, decode them first.
+
   /// scores [rows][key_block] = q [rows][head_dim] * k [head_dim][key_block]. Each score is one
   /// chain of multiply-adds over head_dim, whatever `rows` is.
-  void (*score)(const float* q, int64_t rows, int64_t head_dim, const float* k, float* scores);
+  void (*score)(const float* q, int64_t rows, int64_t head_dim, DType t, const void* k,
+                float* scores, Ahead next);
   /// x [n] = cap * tanh(x / cap), n a multiple of key_block. Relative error of tanh at most 4 units
   /// in the last place.
   void (*softcap)(float* x, int64_t n, float cap);
@@ -73,8 +86,8 @@ struct Table {
                   float* acc, int64_t v_stride);
   /// acc [rows][v_stride] += weights [rows][key_block] * v [key_block][v_stride], keys [begin, end)
   /// only, in ascending order, each element one chain of multiply-adds, whatever `rows` is.
-  void (*accumulate)(const float* weights, int64_t rows, const float* v, int64_t v_stride,
-                     Range keys, float* acc);
+  void (*accumulate)(const float* weights, int64_t rows, DType t, const void* v, int64_t v_stride,
+                     Range keys, float* acc, Ahead next);
   /// Merges a later partial result of one row into an earlier one.
   void (*merge)(RowState& state, float* acc, const RowState& later, const float* later_acc,
                 int64_t v_stride);
