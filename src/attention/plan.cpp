@@ -9,7 +9,7 @@ namespace {
 
 /// Rows of a tile: enough to make decoding a key block worth while, few enough that scores and
 /// accumulators stay in the second-level cache.
-constexpr int64_t tile_rows = 96;
+constexpr int64_t tile_rows = 192;
 /// Partial results of a call take at most this many floats; what goes beyond is not split.
 constexpr int64_t partial_limit = int64_t{64} << 20;
 

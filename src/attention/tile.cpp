@@ -39,9 +39,15 @@ void Tile::load_queries(float* q) const {
   const float scale = options_.scale.value_or(1.0f / std::sqrt(dim));
   for (int64_t r = 0; r < rows(); ++r, q += shape_.head_dim) {
     const int64_t base = token(r) * x.strides[0] + head(r) * x.strides[1];
-    for (int64_t d = 0; d < shape_.head_dim; ++d) {
-      q[d] = scale * load_element(x.data, x.dtype, base + d * x.strides[2]);
+    if (x.strides[2] == 1) {
+      const auto* p = static_cast<const char*>(x.data) + base * dtype_bytes(x.dtype);
+      kernels_.decode(x.dtype, p, shape_.head_dim, q);
+    } else {
+      for (int64_t d = 0; d < shape_.head_dim; ++d) {
+        q[d] = load_element(x.data, x.dtype, base + d * x.strides[2]);
+      }
     }
+    for (int64_t d = 0; d < shape_.head_dim; ++d) q[d] *= scale;
   }
 }
 
@@ -62,17 +68,36 @@ void Tile::attend_block(int64_t block, const Workspace& w, const Rows& out) cons
       std::all_of(w.visible, w.visible + rows(), [&](uint64_t seen) { return seen == any; });
   const bool few = rows() <= decode_once_rows;
   const Operand k = load_keys(kernels_, item_.kv, kv_head_, block, keys, shape_.head_dim, few, w.k);
-  const kernels::Ahead v_next = values_ahead(item_.kv, kv_head_, block);
-  kernels_.score(w.q, rows(), shape_.head_dim, k.type, k.data, w.scores, v_next);
+  for_alike(alike, w, [&](int64_t r, int64_t n, Range seen) {
+    kernels_.score(w.q + r * shape_.head_dim, n, shape_.head_dim, k.type, k.data, seen,
+                   w.scores + r * key_block, values_ahead(item_.kv, kv_head_, block));
+  });
   change_scores(block, w);
   kernels_.softmax(w.scores, w.visible, rows(), out.states, out.acc, stride());
   const Operand v =
       load_values(kernels_, item_.kv, kv_head_, block, keys, shape_.v_head_dim, few && alike, w.v);
-  if (alike) {
-    const kernels::Ahead k_next = keys_ahead(item_.kv, kv_head_, block + 1);
-    kernels_.accumulate(w.scores, rows(), v.type, v.data, stride(), keys, out.acc, k_next);
-  } else {
-    accumulate_unlike(keys, static_cast<const float*>(v.data), w, out);
+  if (!alike && !kernels_.all_finite(static_cast<const float*>(v.data) + keys.begin * stride(),
+                                     (keys.end - keys.begin) * stride())) {
+    accumulate_one_by_one(keys, v, w, out);
+    return;
+  }
+  for_alike(alike, w, [&](int64_t r, int64_t n, Range seen) {
+    kernels_.accumulate(w.scores + r * key_block, n, v.type, v.data, stride(), seen,
+                        out.acc + r * stride(), keys_ahead(item_.kv, kv_head_, block + 1));
+  });
+}
+
+/// Calls body(row, rows, keys) for rows that see about the same keys, with the range of these: all
+/// rows at once where they are alike, else a few at a time, so that little is computed in vain at
+/// the edges of a mask.
+template <typename Body>
+void Tile::for_alike(bool alike, const Workspace& w, const Body& body) const {
+  const int64_t step = alike ? rows() : 2 * kernels::few_rows;
+  for (int64_t r = 0; r < rows(); r += step) {
+    const int64_t n = std::min(step, rows() - r);
+    uint64_t any = 0;
+    for (int64_t i = r; i < r + n; ++i) any |= w.visible[i];
+    if (any != 0) body(r, n, range_of(any));
   }
 }
 
@@ -127,18 +152,14 @@ void Tile::change_scores(int64_t block, const Workspace& w) const {
   if (item_.bias.data) kernels_.add(w.scores, w.bias, rows() * key_block);
 }
 
-/// Values v [key_block][stride] for rows that see different keys. A weight of 0 takes a key out,
-/// unless its value is NaN or infinite: then rows go one by one, each over its own keys.
-void Tile::accumulate_unlike(Range keys, const float* v, const Workspace& w,
-                             const Rows& out) const {
-  if (kernels_.all_finite(v + keys.begin * stride(), (keys.end - keys.begin) * stride())) {
-    kernels_.accumulate(w.scores, rows(), DType::f32, v, stride(), keys, out.acc, {});
-    return;
-  }
+/// A weight of 0 takes a key out, unless its value is NaN or infinite: then rows that see different
+/// keys go one by one, each over its own.
+void Tile::accumulate_one_by_one(Range keys, const Operand& v, const Workspace& w,
+                                 const Rows& out) const {
   for (int64_t r = 0; r < rows(); ++r) {
     for (int32_t s = keys.begin; s < keys.end; ++s) {
       if ((w.visible[r] >> s & 1) == 0) continue;
-      kernels_.accumulate(w.scores + r * key_block, 1, DType::f32, v, stride(), {s, s + 1},
+      kernels_.accumulate(w.scores + r * key_block, 1, v.type, v.data, stride(), {s, s + 1},
                           out.acc + r * stride(), {});
     }
   }

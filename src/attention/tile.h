@@ -42,8 +42,10 @@ class Tile {
   uint64_t look(int64_t block, const Workspace& w) const;
   void load_bias(int64_t row, int64_t block, float* out) const;
   void change_scores(int64_t block, const Workspace& w) const;
-  void accumulate_unlike(kernels::Range keys, const float* v, const Workspace& w,
-                         const Rows& out) const;
+  template <typename Body>
+  void for_alike(bool alike, const Workspace& w, const Body& body) const;
+  void accumulate_one_by_one(kernels::Range keys, const Operand& v, const Workspace& w,
+                             const Rows& out) const;
   float normaliser(const kernels::RowState& state, int64_t head) const;
   void write(int64_t row, const float* values) const;
 

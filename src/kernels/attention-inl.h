@@ -131,11 +131,14 @@ HWY_INLINE void Product(const float* a, int64_t a_row, int64_t rows, const T* b,
   }
 }
 
-void Score(const float* q, int64_t rows, int64_t head_dim, DType t, const void* k, float* scores,
-           Ahead next) {
+void Score(const float* q, int64_t rows, int64_t head_dim, DType t, const void* k, Range keys,
+           float* scores, Ahead next) {
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(F32()));
+  const int64_t begin = keys.begin / lanes * lanes;
+  const int64_t end = (keys.end + lanes - 1) / lanes * lanes;
   WithElement(t, [&](auto* type) HWY_ATTR {
-    Product<false>(q, head_dim, rows, static_cast<decltype(type)>(k), key_block, head_dim,
-                   key_block, scores, key_block, next);
+    Product<false>(q, head_dim, rows, static_cast<decltype(type)>(k) + begin, key_block, head_dim,
+                   end - begin, scores + begin, key_block, next);
   });
 }
 

@@ -66,9 +66,10 @@ struct Table {
   // Keys and values are of type t and decoded in registers, once for every few_rows rows: for more
   // rows than two or three times that, decode them first.
 
-  /// scores [rows][key_block] = q [rows][head_dim] * k [head_dim][key_block]. Each score is one
-  /// chain of multiply-adds over head_dim, whatever `rows` is.
-  void (*score)(const float* q, int64_t rows, int64_t head_dim, DType t, const void* k,
+  /// scores [rows][key_block] = q [rows][head_dim] * k [head_dim][key_block] for keys [begin, end)
+  /// and perhaps some beside them. Each score is one chain of multiply-adds over head_dim, whatever
+  /// else is computed.
+  void (*score)(const float* q, int64_t rows, int64_t head_dim, DType t, const void* k, Range keys,
                 float* scores, Ahead next);
   /// x [n] = cap * tanh(x / cap), n a multiple of key_block. Relative error of tanh at most 4 units
   /// in the last place.

@@ -95,6 +95,28 @@ TEST_P(Isa, ThreadsBatchesAndChunksChangeNoBit) {
   }
 }
 
+/// Few query tokens are split over chunks of keys, many are not.
+TEST_P(Isa, SplittingOverChunksChangesNoBit) {
+  Random random(17);
+  Context context({.threads = 2, .isa = GetParam()});
+  const Sizes s{
+      .q_len = 200, .q_heads = 6, .kv_heads = 2, .head_dim = 20, .v_head_dim = 9, .kv_len = 5000};
+  for (const Mask& mask : {Mask{}, Mask{.causal = false}, Mask{.window = 3000, .sink_tokens = 5}}) {
+    Problem p;
+    test::fill_problem(random, p, s);
+    p.item.q_start.reset();
+    const AttendOptions options{.mask = mask};
+    const auto expected = bits_of(context, p, p.item, options);
+    p.out.fill([] { return 99.0f; });
+    std::vector<AttendItem> batch;
+    for (int64_t t = 0; t < s.q_len; ++t) {
+      batch.push_back(piece_of(p.item, s.kv_len - s.q_len, t, 1));
+    }
+    attend(context, batch, options);
+    ASSERT_EQ(bits(p), expected);
+  }
+}
+
 /// Tokens [from, from + n) of a [1, len, heads, dim] array.
 AnyView<3> tokens(const Array<4>& x, int64_t from, int64_t n) {
   return {x.memory.data() + from * x.strides[1] * dtype_bytes(x.dtype),
