@@ -13,7 +13,7 @@ using kernels::key_block;
 using kernels::Range;
 
 /// Up to this many rows, keys and values are decoded in registers; for more it pays to do it once.
-constexpr int64_t decode_once_rows = 2 * kernels::few_rows;
+constexpr int64_t decode_once_rows = 8 * kernels::few_rows;
 
 /// The shortest range that holds all set bits; there is one.
 Range range_of(uint64_t bits) { return {std::countr_zero(bits), 64 - std::countl_zero(bits)}; }
@@ -40,6 +40,7 @@ void Tile::load_queries(float* q) const {
   for (int64_t r = 0; r < rows(); ++r, q += shape_.head_dim) {
     const int64_t base = token(r) * x.strides[0] + head(r) * x.strides[1];
     if (x.strides[2] == 1) {
+      prefetch_query(r);
       const auto* p = static_cast<const char*>(x.data) + base * dtype_bytes(x.dtype);
       kernels_.decode(x.dtype, p, shape_.head_dim, q);
     } else {
@@ -49,6 +50,18 @@ void Tile::load_queries(float* q) const {
     }
     for (int64_t d = 0; d < shape_.head_dim; ++d) q[d] *= scale;
   }
+}
+
+/// A tile's queries lie far apart, token by token: asks for the same head some tokens ahead.
+void Tile::prefetch_query(int64_t row) const {
+  constexpr int64_t tokens_ahead = 4;
+  const AnyView<3>& x = item_.q;
+  const int64_t t = token(row) + tokens_ahead;
+  if (t >= t_end_) return;
+  const int64_t element = dtype_bytes(x.dtype);
+  const auto* p =
+      static_cast<const char*>(x.data) + (t * x.strides[0] + head(row) * x.strides[1]) * element;
+  for (int64_t i = 0; i < shape_.head_dim * element; i += 64) __builtin_prefetch(p + i);
 }
 
 void Tile::attend_chunk(int64_t chunk, const Workspace& w, const Rows& out) const {

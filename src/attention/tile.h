@@ -38,6 +38,7 @@ class Tile {
   int64_t token(int64_t row) const { return t_begin_ + row / heads_; }
   int64_t head(int64_t row) const { return first_head_ + row % heads_; }
 
+  void prefetch_query(int64_t row) const;
   void attend_block(int64_t block, const Workspace& w, const Rows& out) const;
   uint64_t look(int64_t block, const Workspace& w) const;
   void load_bias(int64_t row, int64_t block, float* out) const;
