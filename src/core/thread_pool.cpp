@@ -34,11 +34,24 @@ void ThreadPool::work(int thread) {
   uint32_t seen = 0;
   while (true) {
     wait_for_change(epoch_, seen);
-    ++seen;  // the caller waits for every worker before it starts the next loop
+    seen = epoch_.load(std::memory_order_acquire);
     if (stop_) return;
+    if (!enter()) continue;  // too late: it is done
     take(thread);
-    if (busy_.fetch_sub(1, std::memory_order_acq_rel) == 1) busy_.notify_one();
+    leave();
   }
+}
+
+bool ThreadPool::enter() {
+  uint32_t inside = inside_.load(std::memory_order_relaxed);
+  while ((inside & open) != 0) {
+    if (inside_.compare_exchange_weak(inside, inside + 1, std::memory_order_acquire)) return true;
+  }
+  return false;
+}
+
+void ThreadPool::leave() {
+  if (inside_.fetch_sub(1, std::memory_order_release) == 1) inside_.notify_one();
 }
 
 void ThreadPool::take(int thread) {
@@ -62,11 +75,12 @@ void ThreadPool::run(int64_t n, Call call, void* body) {
   body_ = body;
   n_ = n;
   next_.store(0, std::memory_order_relaxed);
-  busy_.store(static_cast<int>(workers_.size()), std::memory_order_relaxed);
+  inside_.store(open, std::memory_order_release);
   epoch_.fetch_add(1, std::memory_order_release);
   epoch_.notify_all();
   take(0);
-  for (int left; (left = busy_.load(std::memory_order_acquire)) != 0;) wait_for_change(busy_, left);
+  uint32_t left = inside_.fetch_and(~open, std::memory_order_acquire) & ~open;
+  for (; left != 0; left = inside_.load(std::memory_order_acquire)) wait_for_change(inside_, left);
   if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
 }
 

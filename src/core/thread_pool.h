@@ -40,15 +40,21 @@ class ThreadPool {
   void run(int64_t n, Call call, void* body);
   void work(int thread);
   void take(int thread);
+  bool enter();
+  void leave();
+
+  static constexpr uint32_t open = uint32_t{1} << 31;
 
   std::vector<std::thread> workers_;
-  // The loop at hand. Written by the caller before epoch_ moves on, read by workers after.
+  // The loop at hand. Written by the caller while no worker is inside, read by those inside.
   Call call_ = nullptr;
   void* body_ = nullptr;
   int64_t n_ = 0;
   std::atomic<int64_t> next_{0};
-  std::atomic<int> busy_{0};        ///< workers that have not finished this loop
-  std::atomic<uint32_t> epoch_{0};  ///< counts loops
+  std::atomic<uint32_t> epoch_{0};  ///< counts loops: what idle workers wait for
+  /// Workers inside the loop, and `open` while more may enter. So the caller waits for those that
+  /// came, and never for one that some other program keeps from its core.
+  std::atomic<uint32_t> inside_{0};
   std::atomic<bool> stop_{false};
   std::mutex error_mutex_;
   std::exception_ptr error_;
