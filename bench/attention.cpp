@@ -16,6 +16,7 @@
 namespace {
 
 using gqa::DType;
+using gqa::KvDType;
 
 constexpr int64_t q_heads = 32;
 constexpr int64_t head_dim = 128;
@@ -46,7 +47,7 @@ int64_t fill(gqa::KvCache& cache, int64_t kv_len) {
 }
 
 /// One query token against a long cache: bound by reading it.
-void decode(benchmark::State& state, int64_t kv_heads, int64_t kv_len, DType dtype) {
+void decode(benchmark::State& state, int64_t kv_heads, int64_t kv_len, KvDType dtype) {
   gqa::KvCache cache({{kv_heads}, head_dim, head_dim, dtype});
   const int64_t bytes = cache.shape().bytes_per_token() * kv_len;
   std::vector<int64_t> sequences;
@@ -82,7 +83,7 @@ double visible_pairs(const gqa::Mask& mask, int64_t tokens) {
 
 /// A whole prompt, f16 cache: bound by arithmetic. Useful operations only.
 void prefill(benchmark::State& state, const Prompt& p, const gqa::AttendOptions& options) {
-  gqa::KvCache cache({{p.kv_heads}, head_dim, head_dim, DType::f16});
+  gqa::KvCache cache({{p.kv_heads}, head_dim, head_dim, KvDType::f16});
   const int64_t sequence = fill(cache, p.tokens);
   const auto q = random_floats(p.tokens * p.q_heads * head_dim);
   std::vector<float> out(q.size());
@@ -138,9 +139,9 @@ void register_all() {
     RegisterBenchmark(name.c_str(), body)->UseRealTime()->Unit(benchmark::kMillisecond);
   };
   add("read memory", read_memory);
-  for (const DType t : {DType::f32, DType::f16, DType::bf16}) {
+  for (const KvDType t : {KvDType::f32, KvDType::f16, KvDType::bf16}) {
     for (const int64_t kv_heads : {32, 8, 1}) {
-      add(fmt::format("decode 16384 keys, 32/{} heads, {}", kv_heads, gqa::dtype_name(t)),
+      add(fmt::format("decode 16384 keys, 32/{} heads, {}", kv_heads, gqa::kv_dtype_name(t)),
           [=](benchmark::State& s) { decode(s, kv_heads, 16384, t); });
     }
   }

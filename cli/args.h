@@ -43,6 +43,9 @@ void add_model(CLI::App& verb, std::string& value);
 CLI::Option* add_dtype(CLI::App& verb, const std::string& name, std::optional<DType>& value,
                        const std::string& description);
 
+/// Declares --kv-dtype, the type of a KV cache.
+void add_kv_dtype(CLI::App& verb, std::optional<KvDType>& value);
+
 // Values. Each throws Error (usage) that names the option, what is expected and what came.
 
 int64_t parse_integer(const std::string& option, const std::string& value, int64_t low,

@@ -101,8 +101,7 @@ Run declare_eval(CLI::App& verb) {
             [args](const std::string& value) {
               args->options.context = parse_integer("--context", value, 2, INT64_MAX);
             });
-  add_dtype(verb, "--kv-dtype", args->options.kv_dtype,
-            "Type of the KV cache: f32, f16 or bf16;\ndefault: that of 16-bit weights, else f32");
+  add_kv_dtype(verb, args->options.kv_dtype);
   add_common(verb, args->common);
   return [args] { return run_eval(*args); };
 }

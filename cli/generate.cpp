@@ -204,8 +204,7 @@ Run declare_generate(CLI::App& verb) {
               args->options.max_tokens = parse_integer("--max-tokens", value, 1, INT64_MAX);
             });
   add_sampling(verb, args->options.sampling);
-  add_dtype(verb, "--kv-dtype", args->options.kv_dtype,
-            "Type of the KV cache: f32, f16 or bf16;\ndefault: that of 16-bit weights, else f32");
+  add_kv_dtype(verb, args->options.kv_dtype);
   add_common(verb, args->common);
   return [args] { return args->prompts_file ? run_prompts(*args) : run_prompt(*args); };
 }

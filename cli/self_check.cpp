@@ -74,7 +74,7 @@ double max_error(Context& context, const Problem& p, const Kv& kv) {
   return worst;
 }
 
-double cached_error(Context& context, Problem p, DType dtype) {
+double cached_error(Context& context, Problem p, KvDType dtype) {
   KvCache cache({{kv_heads}, head_dim, head_dim, dtype});
   const std::array<int64_t, 3> shape{kv_len, kv_heads, head_dim};
   const int64_t sequence = cache.create();
@@ -111,8 +111,9 @@ std::vector<SelfCheck> run_self_checks(int threads) {
   std::vector<SelfCheck> results;
   for (const std::string& isa : available_isas()) {
     Context context({threads, isa});
-    for (const DType dtype : {DType::f32, DType::f16, DType::bf16}) {
-      results.push_back(check(isa, std::string(dtype_name(dtype)),
+    for (const KvDType dtype :
+         {KvDType::f32, KvDType::f16, KvDType::bf16, KvDType::int8, KvDType::int4}) {
+      results.push_back(check(isa, std::string(kv_dtype_name(dtype)),
                               [&] { return cached_error(context, problem, dtype); }));
     }
     results.push_back(check(isa, "strided f32", [&] { return strided_error(context, problem); }));

@@ -44,7 +44,7 @@ int main() {
     gqa::KvCache cache({.kv_heads = {kv_heads},
                         .head_dim = head_dim,
                         .v_head_dim = head_dim,
-                        .dtype = gqa::DType::f16});
+                        .dtype = gqa::KvDType::f16});
     const int64_t sequence = cache.create();
     feed(context, cache, sequence, 300);                 // a prompt
     const auto out = feed(context, cache, sequence, 1);  // one more token

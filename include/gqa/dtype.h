@@ -21,4 +21,32 @@ std::string_view dtype_name(DType t);
 /// Empty where the name is unknown.
 std::optional<DType> parse_dtype(std::string_view name);
 
+/// How a KV cache stores keys and values: as elements of the DType of the same name, or quantised:
+/// each token's vector of a KV head as small integers with one f32 scale for all of them,
+/// x ~ scale * q, |q| <= 127 (int8) or 7 (int4). Arrays are never of these two: without its scale
+/// an integer means nothing.
+enum class KvDType : uint8_t { f32, f16, bf16, int8, int4 };
+
+constexpr bool is_quantised(KvDType t) { return t == KvDType::int8 || t == KvDType::int4; }
+
+/// The cache type whose elements are of type t.
+constexpr KvDType kv_dtype(DType t) { return static_cast<KvDType>(t); }
+/// The inverse; t must not be quantised.
+constexpr DType element_dtype(KvDType t) { return static_cast<DType>(t); }
+
+/// Bytes that a vector of n elements takes in a cache, its scale included; int4 rounds an odd n up.
+constexpr int64_t kv_vector_bytes(KvDType t, int64_t n) {
+  constexpr int64_t scale = sizeof(float);
+  if (t == KvDType::int8) return n + scale;
+  if (t == KvDType::int4) return (n + 1) / 2 + scale;
+  return n * dtype_bytes(element_dtype(t));
+}
+
+/// "f32", "f16", "bf16", "int8" or "int4".
+std::string_view kv_dtype_name(KvDType t);
+
+/// The inverse of kv_dtype_name(); also takes what parse_dtype() does. Empty where the name is
+/// unknown.
+std::optional<KvDType> parse_kv_dtype(std::string_view name);
+
 }  // namespace gqa

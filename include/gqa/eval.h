@@ -14,7 +14,7 @@ namespace gqa {
 
 struct EvalOptions {
   int64_t context = 0;  ///< tokens a window, BOS included; 0: the model's limit, at most 2048
-  std::optional<DType> kv_dtype = {};  ///< none: Model::default_kv_dtype()
+  std::optional<KvDType> kv_dtype = {};  ///< none: Model::default_kv_dtype()
 };
 
 struct EvalResult {

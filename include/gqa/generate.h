@@ -42,7 +42,7 @@ struct GenerateOptions {
   std::optional<int64_t>
       max_tokens;  ///< new tokens at most; none: 256, or what the context still holds
   SamplingOptions sampling = {};
-  std::optional<DType> kv_dtype = {};  ///< none: Model::default_kv_dtype()
+  std::optional<KvDType> kv_dtype = {};  ///< none: Model::default_kv_dtype()
 };
 
 struct Generated {

@@ -16,10 +16,11 @@ struct KvShape {
   std::vector<int64_t> kv_heads;  ///< one per layer, each at least 1
   int64_t head_dim = 0;           ///< of keys
   int64_t v_head_dim = 0;         ///< of values
-  DType dtype = DType::f32;       ///< how keys and values are stored
+  KvDType dtype = KvDType::f32;   ///< how keys and values are stored
 
   int64_t n_layers() const { return static_cast<int64_t>(kv_heads.size()); }
-  /// Bytes that one token takes over all layers: sum of kv_heads * (head_dim + v_head_dim) * bytes.
+  /// Bytes that one token takes over all layers: the sum of kv_heads * (the bytes of a key
+  /// and a value), as kv_vector_bytes() counts them.
   int64_t bytes_per_token() const;
   /// Bytes of a page of one layer. Throws Error (usage) for a layer that is not there.
   int64_t page_bytes(int64_t layer) const;
@@ -59,6 +60,13 @@ struct KvUsage {
 /// one, if it is partly filled, is copied when either side first writes into it, and no other.
 /// Pages that nobody holds are kept and used again. Appending converts f32 (or any other type) to
 /// the cache's type, rounding to nearest even.
+///
+/// Where the type is int8 or int4, each vector (a token's key or value of one KV head) is quantised
+/// on its own: with m the largest magnitude in it, scale = m / 127 or m / 7, and q = x / scale,
+/// rounded. Reading, and attend(), see scale * q, rounded once to f32: within scale / 2 of x but
+/// for the rounding of these operations. A vector with a NaN or an infinity reads as NaN
+/// throughout, so that it shows; one whose scale would be below f32's normal range (m < 1.5e-36)
+/// reads as 0. What a token is stored as depends on nothing but itself.
 ///
 /// A sequence is an id, 0 or above. Every function that takes one throws Error (usage) where it is
 /// not alive, and where a layer is not there.

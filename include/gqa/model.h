@@ -27,9 +27,9 @@ class Model {
 
   const ModelConfig& config() const;
   /// f32, or the weights' type where they are 16-bit.
-  DType default_kv_dtype() const;
+  KvDType default_kv_dtype() const;
   /// An empty cache of the model's shape. max_pages: as in KvCache; 0: as many as memory holds.
-  KvCache make_cache(DType kv_dtype, int64_t max_pages = 0) const;
+  KvCache make_cache(KvDType kv_dtype, int64_t max_pages = 0) const;
   int64_t parameters() const;
 
   /// Some tokens of one sequence of a cache; they follow what it holds.

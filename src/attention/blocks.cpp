@@ -51,14 +51,14 @@ kernels::Ahead keys_ahead(const Kv& kv, int64_t kv_head, int64_t block) {
   const auto* packed = std::get_if<PackedKv>(&kv);
   if (!packed || !packed->layer().holds(block)) return {};
   const detail::KvLayer& layer = packed->layer();
-  return {layer.keys(block, kv_head), key_block * layer.head_dim * dtype_bytes(layer.dtype)};
+  return {layer.keys(block, kv_head), layer.head_dim * layer.row_bytes(key_block)};
 }
 
 kernels::Ahead values_ahead(const Kv& kv, int64_t kv_head, int64_t block) {
   const auto* packed = std::get_if<PackedKv>(&kv);
   if (!packed || !packed->layer().holds(block)) return {};
   const detail::KvLayer& layer = packed->layer();
-  return {layer.values(block, kv_head), key_block * layer.v_head_dim * dtype_bytes(layer.dtype)};
+  return {layer.values(block, kv_head), key_block * layer.row_bytes(layer.v_head_dim)};
 }
 
 Operand load_keys(const kernels::Table& kernels, const Kv& kv, int64_t kv_head, int64_t block,
@@ -69,8 +69,14 @@ Operand load_keys(const kernels::Table& kernels, const Kv& kv, int64_t kv_head, 
   }
   const detail::KvLayer& layer = std::get<PackedKv>(kv).layer();
   const std::byte* stored = layer.keys(block, kv_head);
-  if (as_stored || layer.dtype == DType::f32) return {stored, layer.dtype};
-  kernels.decode(layer.dtype, stored, head_dim * key_block, scratch);
+  if (is_quantised(layer.dtype)) {
+    const float* scales = layer.key_scales(block, kv_head);
+    kernels.dequantise_columns(layer.dtype, stored, head_dim, scales, scratch);
+    return {scratch, DType::f32};
+  }
+  const DType type = element_dtype(layer.dtype);
+  if (as_stored || type == DType::f32) return {stored, type};
+  kernels.decode(type, stored, head_dim * key_block, scratch);
   return {scratch, DType::f32};
 }
 
@@ -79,17 +85,22 @@ Operand load_values(const kernels::Table& kernels, const Kv& kv, int64_t kv_head
   const int64_t stride = row_stride(v_head_dim);
   const auto* strided = std::get_if<StridedKv>(&kv);
   const detail::KvLayer* layer = strided ? nullptr : &std::get<PackedKv>(kv).layer();
+  const bool quantised = layer && is_quantised(layer->dtype);
   const std::byte* stored = layer ? layer->values(block, kv_head) : nullptr;
-  if (layer && stride == v_head_dim && (as_stored || layer->dtype == DType::f32)) {
-    return {stored, layer->dtype};
+  if (layer && !quantised && stride == v_head_dim) {
+    const DType type = element_dtype(layer->dtype);
+    if (as_stored || type == DType::f32) return {stored, type};
   }
-  const int64_t row_bytes = layer ? v_head_dim * dtype_bytes(layer->dtype) : 0;
+  const int64_t row_bytes = layer ? layer->row_bytes(v_head_dim) : 0;
   for (int64_t s = keys.begin; s < keys.end; ++s) {
     float* row = scratch + s * stride;
     if (strided) {
       read_row(kernels, strided->v, strided->pages, block * key_block + s, kv_head, row);
+    } else if (quantised) {
+      const float scale = layer->value_scales(block, kv_head)[s];
+      kernels.dequantise_row(layer->dtype, stored + s * row_bytes, v_head_dim, scale, row);
     } else {
-      kernels.decode(layer->dtype, stored + s * row_bytes, v_head_dim, row);
+      kernels.decode(element_dtype(layer->dtype), stored + s * row_bytes, v_head_dim, row);
     }
     std::fill(row + v_head_dim, row + stride, 0.0f);
   }

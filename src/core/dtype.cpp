@@ -21,4 +21,22 @@ std::optional<DType> parse_dtype(std::string_view name) {
   return std::nullopt;
 }
 
+// What kv_dtype() and element_dtype() rely on.
+static_assert(static_cast<int>(DType::f32) == static_cast<int>(KvDType::f32) &&
+              static_cast<int>(DType::f16) == static_cast<int>(KvDType::f16) &&
+              static_cast<int>(DType::bf16) == static_cast<int>(KvDType::bf16));
+
+std::string_view kv_dtype_name(KvDType t) {
+  if (t == KvDType::int8) return "int8";
+  if (t == KvDType::int4) return "int4";
+  return dtype_name(element_dtype(t));
+}
+
+std::optional<KvDType> parse_kv_dtype(std::string_view name) {
+  if (name == "int8") return KvDType::int8;
+  if (name == "int4") return KvDType::int4;
+  if (const auto t = parse_dtype(name)) return kv_dtype(*t);
+  return std::nullopt;
+}
+
 }  // namespace gqa

@@ -54,7 +54,7 @@ RowScore score_row(std::span<const float> logits, std::span<const float> other, 
 /// A model at work: hidden states of one window after the other.
 class Reader {
  public:
-  Reader(Context& context, const Model& model, DType kv_dtype)
+  Reader(Context& context, const Model& model, KvDType kv_dtype)
       : context_(context),
         model_(model),
         cache_(model.make_cache(kv_dtype)),

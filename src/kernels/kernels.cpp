@@ -19,6 +19,7 @@
 //
 #include "kernels/attention-inl.h"
 #include "kernels/dense-inl.h"
+#include "kernels/quantise-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace gqa::kernels::HWY_NAMESPACE {
@@ -44,6 +45,9 @@ const Table* GetTable() {
       .decode = Decode,
       .encode = Encode,
       .all_finite = AllFinite,
+      .quantise = Quantise,
+      .dequantise_row = DequantiseRow,
+      .dequantise_columns = DequantiseColumns,
       .score = Score,
       .softcap = Softcap,
       .subtract_distance = SubtractDistance,

@@ -61,6 +61,19 @@ struct Table {
   /// No NaN and no infinity among x [n].
   bool (*all_finite)(const float* x, int64_t n);
 
+  // --- quantised caches: rows of integers as in core/int_row.h ---
+
+  /// q [n] = x [n] / scale, rounded to nearest even, with the scale that makes the largest
+  /// magnitude `largest` (127 or 7); returns the scale: 0 where it would not be normal, NaN where
+  /// an x is not finite; q is then 0.
+  float (*quantise)(const float* x, int64_t n, int32_t largest, int8_t* q);
+  /// dst [n] = scale * row [n], rounded once.
+  void (*dequantise_row)(KvDType t, const void* row, int64_t n, float scale, float* dst);
+  /// dst [depth][key_block] = rows [depth][key_block], each column times its scales [key_block],
+  /// rounded once.
+  void (*dequantise_columns)(KvDType t, const void* rows, int64_t depth, const float* scales,
+                             float* dst);
+
   // --- attention over one key block, `rows` query rows at a time ---
 
   // Keys and values are of type t and decoded in registers, once for every few_rows rows: for more

@@ -81,13 +81,13 @@ void check_shape(std::string_view name, const AnyView<3>& x, int64_t n, int64_t 
 int64_t KvShape::bytes_per_token() const {
   int64_t heads = 0;
   for (const int64_t n : kv_heads) heads += n;
-  return heads * (head_dim + v_head_dim) * dtype_bytes(dtype);
+  return heads * (kv_vector_bytes(dtype, head_dim) + kv_vector_bytes(dtype, v_head_dim));
 }
 
 int64_t KvShape::page_bytes(int64_t layer) const {
   require(layer >= 0 && layer < n_layers(), "KV cache: no layer {} of {}", layer, n_layers());
-  return KvCache::page_size * kv_heads[static_cast<size_t>(layer)] * (head_dim + v_head_dim) *
-         dtype_bytes(dtype);
+  return KvCache::page_size * kv_heads[static_cast<size_t>(layer)] *
+         (kv_vector_bytes(dtype, head_dim) + kv_vector_bytes(dtype, v_head_dim));
 }
 
 struct KvCache::Impl {
@@ -133,18 +133,20 @@ KvCache::KvCache(KvShape shape, int64_t max_pages) {
   require(max_pages >= 0, "KV cache: max_pages is {}, expected 0 or more", max_pages);
   impl_ = std::make_unique<Impl>(std::move(shape), max_pages);
   const KvShape& s = impl_->shape;
-  for (const int64_t heads : s.kv_heads) {
+  for (int64_t i = 0; i < s.n_layers(); ++i) {
+    const int64_t heads = s.kv_heads[static_cast<size_t>(i)];
     require(heads >= 1, "KV cache: {} KV heads, expected 1 or more", heads);
-    const auto dims = checked_add(s.head_dim, s.v_head_dim);
-    const auto width = dims ? checked_mul(*dims, heads) : dims;
-    const auto bytes = width ? checked_mul(*width, page_size * dtype_bytes(s.dtype)) : width;
-    if (!bytes) fail(ErrorKind::resources, "KV cache: {} KV heads of a page do not fit", heads);
+    // With 4 bytes an element and one element more than there are, no type takes more.
+    const auto dims = checked_add(checked_add(s.head_dim, s.v_head_dim).value_or(-1), 2);
+    const auto width = checked_mul(dims.value_or(-1), heads);
+    if (!checked_mul(width.value_or(-1), page_size * 4))
+      fail(ErrorKind::resources, "KV cache: {} KV heads of a page do not fit", heads);
     KvLayer layer;
     layer.kv_heads = heads;
     layer.head_dim = s.head_dim;
     layer.v_head_dim = s.v_head_dim;
     layer.dtype = s.dtype;
-    layer.pool = &impl_->store.pool(*bytes);
+    layer.pool = &impl_->store.pool(s.page_bytes(i));
     impl_->empty.layers.push_back(std::move(layer));
   }
 }

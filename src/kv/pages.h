@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "core/int_row.h"
 #include "gqa/dtype.h"
 #include "gqa/kv_cache.h"
 #include "kernels/kernels.h"
@@ -18,17 +19,25 @@ static_assert(KvCache::page_size == kernels::key_block, "a page is one key block
 /// as the score kernel reads them, then values [kv_heads][page_size][v_head_dim]. Readers ask for a
 /// logical block and never learn where it lies, nor with whom it is shared.
 ///
+/// Of a quantised type, each of those [head_dim][page_size] and [page_size][v_head_dim] is rows of
+/// integers (core/int_row.h) behind scales [page_size] f32, one per token: contiguous, so that they
+/// can multiply a block of scores, or the weights of its values, as well as what is decoded. A row
+/// of int4 keys holds tokens 0 to 31 in its low nibbles and 32 to 63 in its high ones: 32 bytes
+/// are one dimension of a block. With an odd head_dim a row behind the last one stays unused, so
+/// that a page is a whole number of bytes per token.
+///
 /// The end of a page that holds no token yet is zeros, or what a truncated or copied token left:
 /// any bits, NaN among them. That is enough: the score of a key is a chain over that key's column
-/// alone, so what stands in the unused columns, which the score kernel multiplies too, only reaches
-/// scores that the mask then replaces; rows of values are read only where a query sees them.
+/// alone, which the token's own scale multiplies, so what stands in the unused columns, which the
+/// score kernel multiplies too, only reaches scores that the mask then replaces; rows of values and
+/// their scales are read only where a query sees them.
 struct KvLayer {
   static constexpr int32_t released_page = -1;
 
   int64_t kv_heads = 0;
   int64_t head_dim = 0;
   int64_t v_head_dim = 0;
-  DType dtype = DType::f32;
+  KvDType dtype = KvDType::f32;
   PagePool* pool = nullptr;
   int64_t len = 0;             ///< tokens, released ones counted
   int64_t released = 0;        ///< pages
@@ -42,15 +51,37 @@ struct KvLayer {
   }
   /// Keys [head_dim][page_size] of a block that it holds, and a KV head.
   std::byte* keys(int64_t block, int64_t head) const {
-    return page(block) + head * head_dim * KvCache::page_size * dtype_bytes(dtype);
+    return key_part(block, head) + scale_bytes();
   }
   /// Values [page_size][v_head_dim] of a block that it holds, and a KV head.
   std::byte* values(int64_t block, int64_t head) const {
-    return page(block) +
-           (kv_heads * head_dim + head * v_head_dim) * KvCache::page_size * dtype_bytes(dtype);
+    return value_part(block, head) + scale_bytes();
+  }
+  /// Bytes from one dimension of keys to the next (n = page_size), or from one token's values to
+  /// the next (n = v_head_dim).
+  int64_t row_bytes(int64_t n) const {
+    return is_quantised(dtype) ? int_row_bytes(dtype, n) : n * dtype_bytes(element_dtype(dtype));
+  }
+  /// Scales [page_size] of those keys; only of a quantised type.
+  float* key_scales(int64_t block, int64_t head) const {
+    return reinterpret_cast<float*>(key_part(block, head));
+  }
+  /// Scales [page_size] of those values; only of a quantised type.
+  float* value_scales(int64_t block, int64_t head) const {
+    return reinterpret_cast<float*>(value_part(block, head));
   }
 
  private:
+  int64_t scale_bytes() const {
+    return is_quantised(dtype) ? KvCache::page_size * static_cast<int64_t>(sizeof(float)) : 0;
+  }
+  int64_t part_bytes(int64_t dim) const { return KvCache::page_size * kv_vector_bytes(dtype, dim); }
+  std::byte* key_part(int64_t block, int64_t head) const {
+    return page(block) + head * part_bytes(head_dim);
+  }
+  std::byte* value_part(int64_t block, int64_t head) const {
+    return page(block) + kv_heads * part_bytes(head_dim) + head * part_bytes(v_head_dim);
+  }
   std::byte* page(int64_t block) const { return pool->data(pages[static_cast<size_t>(block)]); }
 };
 

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "core/half.h"
+#include "core/int_row.h"
 
 namespace gqa {
 namespace {
@@ -23,43 +24,68 @@ struct Piece {
 class Writer {
  public:
   Writer(const kernels::Table& kernels, const KvLayer& layer, std::byte* memory)
-      : kernels_(kernels), layer_(layer), element_(dtype_bytes(layer.dtype)) {
+      : kernels_(kernels), layer_(layer) {
     row_ = reinterpret_cast<float*>(memory);
     rows_ = memory + row_bytes(layer);
   }
 
   static int64_t memory_bytes(const KvLayer& layer) {
-    const int64_t rows = page_size * layer.head_dim * dtype_bytes(layer.dtype);
-    return row_bytes(layer) + round_up(rows, AlignedBuffer::alignment);
+    const int64_t elements = std::max(page_size * layer.head_dim, layer.v_head_dim);
+    return row_bytes(layer) + round_up(elements * element_bytes(layer), AlignedBuffer::alignment);
   }
 
   void write_keys(const AnyView<3>& k, const Piece& piece, int64_t head) const {
     const int64_t dim = layer_.head_dim;
-    for (int64_t t = 0; t < piece.n; ++t) {
-      encode_row(k, piece.first + t, head, rows_ + t * dim * element_);
+    std::byte* to = layer_.keys(piece.block, head);
+    if (is_quantised(layer_.dtype)) {
+      float* scales = layer_.key_scales(piece.block, head) + piece.slot;
+      for (int64_t t = 0; t < piece.n; ++t) {
+        scales[t] = quantise_row(k, piece.first + t, head, rows_ + t * dim);
+      }
+      transpose_integers(piece, dim, to);
+      return;
     }
-    std::byte* to = layer_.keys(piece.block, head) + piece.slot * element_;
-    if (layer_.dtype == DType::f32) {
-      transpose<uint32_t>(piece.n, dim, to);
+    const int64_t element = element_bytes(layer_);
+    for (int64_t t = 0; t < piece.n; ++t) {
+      encode_row(k, piece.first + t, head, rows_ + t * dim * element);
+    }
+    if (layer_.dtype == KvDType::f32) {
+      transpose<uint32_t>(piece.n, dim, to + piece.slot * element);
     } else {
-      transpose<uint16_t>(piece.n, dim, to);
+      transpose<uint16_t>(piece.n, dim, to + piece.slot * element);
     }
   }
 
   void write_values(const AnyView<3>& v, const Piece& piece, int64_t head) const {
-    const int64_t row = layer_.v_head_dim * element_;
+    const int64_t dim = layer_.v_head_dim;
+    const int64_t row = layer_.row_bytes(dim);
     std::byte* to = layer_.values(piece.block, head) + piece.slot * row;
+    if (is_quantised(layer_.dtype)) {
+      float* scales = layer_.value_scales(piece.block, head) + piece.slot;
+      for (int64_t t = 0; t < piece.n; ++t) {
+        scales[t] = quantise_row(v, piece.first + t, head, rows_);
+        for (int64_t d = 0; d < dim; ++d) {
+          store_int(layer_.dtype, to + t * row, dim, d, static_cast<int8_t>(rows_[d]));
+        }
+      }
+      return;
+    }
     for (int64_t t = 0; t < piece.n; ++t) encode_row(v, piece.first + t, head, to + t * row);
   }
 
  private:
+  /// Of a vector on its way into a page: integers take a byte each there.
+  static int64_t element_bytes(const KvLayer& layer) {
+    return is_quantised(layer.dtype) ? 1 : dtype_bytes(element_dtype(layer.dtype));
+  }
+
   static int64_t row_bytes(const KvLayer& layer) {
     const int64_t floats = std::max(layer.head_dim, layer.v_head_dim);
     return round_up(floats * static_cast<int64_t>(sizeof(float)), AlignedBuffer::alignment);
   }
 
-  /// Converts x[token, head, :] to the layer's type.
-  void encode_row(const AnyView<3>& x, int64_t token, int64_t head, std::byte* to) const {
+  /// Converts x[token, head, :] to f32, in row_.
+  void decode_row(const AnyView<3>& x, int64_t token, int64_t head) const {
     const int64_t dim = x.shape[2];
     const int64_t base = token * x.strides[0] + head * x.strides[1];
     if (x.strides[2] == 1) {
@@ -70,7 +96,19 @@ class Writer {
         row_[d] = load_element(x.data, x.dtype, base + d * x.strides[2]);
       }
     }
-    kernels_.encode(layer_.dtype, row_, dim, to);
+  }
+
+  /// Converts x[token, head, :] to the layer's type.
+  void encode_row(const AnyView<3>& x, int64_t token, int64_t head, std::byte* to) const {
+    decode_row(x, token, head);
+    kernels_.encode(element_dtype(layer_.dtype), row_, x.shape[2], to);
+  }
+
+  /// Converts x[token, head, :] to integers, a byte each; returns their scale.
+  float quantise_row(const AnyView<3>& x, int64_t token, int64_t head, std::byte* to) const {
+    decode_row(x, token, head);
+    return kernels_.quantise(row_, x.shape[2], largest_int(layer_.dtype),
+                             reinterpret_cast<int8_t*>(to));
   }
 
   /// rows_ [n][dim] to columns [dim][n] of a block, whose rows are page_size apart.
@@ -83,12 +121,27 @@ class Writer {
     }
   }
 
+  /// The same for integers, into the piece's slots of a block.
+  void transpose_integers(const Piece& piece, int64_t dim, std::byte* block) const {
+    for (int64_t d = 0; d < dim; ++d, block += layer_.row_bytes(page_size)) {
+      for (int64_t t = 0; t < piece.n; ++t) {
+        store_int(layer_.dtype, block, page_size, piece.slot + t,
+                  static_cast<int8_t>(rows_[t * dim + d]));
+      }
+    }
+  }
+
   const kernels::Table& kernels_;
   const KvLayer& layer_;
-  int64_t element_;
   float* row_;       ///< one head's vector while it changes type
-  std::byte* rows_;  ///< [page_size][head_dim] in the layer's type
+  std::byte* rows_;  ///< vectors in the layer's type: keys [page_size][head_dim], or one value
 };
+
+/// Element i of a row of n; `scale` counts where the layer is quantised.
+float load(const KvLayer& layer, const std::byte* row, int64_t n, int64_t i, float scale) {
+  if (!is_quantised(layer.dtype)) return load_element(row, element_dtype(layer.dtype), i);
+  return scale * static_cast<float>(load_int(layer.dtype, row, n, i));
+}
 
 /// Below this many elements, waking threads costs more than they give.
 constexpr int64_t worth_threads = 50'000;
@@ -129,11 +182,16 @@ void read_tokens(const KvLayer& layer, int64_t begin, int64_t n, float* k, float
     const int64_t block = t / page_size;
     const int64_t slot = t % page_size;
     for (int64_t head = 0; head < layer.kv_heads; ++head) {
-      for (int64_t d = 0; d < layer.head_dim; ++d) {
-        *k++ = load_element(layer.keys(block, head), layer.dtype, d * page_size + slot);
+      const bool scaled = is_quantised(layer.dtype);
+      const float k_scale = scaled ? layer.key_scales(block, head)[slot] : 1.0f;
+      const float v_scale = scaled ? layer.value_scales(block, head)[slot] : 1.0f;
+      const std::byte* row = layer.keys(block, head);
+      for (int64_t d = 0; d < layer.head_dim; ++d, row += layer.row_bytes(page_size)) {
+        *k++ = load(layer, row, page_size, slot, k_scale);
       }
+      row = layer.values(block, head) + slot * layer.row_bytes(layer.v_head_dim);
       for (int64_t d = 0; d < layer.v_head_dim; ++d) {
-        *v++ = load_element(layer.values(block, head), layer.dtype, slot * layer.v_head_dim + d);
+        *v++ = load(layer, row, layer.v_head_dim, d, v_scale);
       }
     }
   }

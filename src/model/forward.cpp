@@ -193,9 +193,9 @@ Model Model::load(const std::filesystem::path& dir, const Progress& progress) {
 
 const ModelConfig& Model::config() const { return impl_->config; }
 int64_t Model::parameters() const { return impl_->weights.parameters; }
-DType Model::default_kv_dtype() const { return impl_->weights.layers.front().k.dtype; }
+KvDType Model::default_kv_dtype() const { return kv_dtype(impl_->weights.layers.front().k.dtype); }
 
-KvCache Model::make_cache(DType kv_dtype, int64_t max_pages) const {
+KvCache Model::make_cache(KvDType kv_dtype, int64_t max_pages) const {
   const ModelConfig& c = impl_->config;
   return KvCache({c.kv_heads, c.head_dim, c.head_dim, kv_dtype}, max_pages);
 }

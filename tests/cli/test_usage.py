@@ -54,7 +54,9 @@ class UsageTest(VerbCase):
             "--recipe": [*convert, "--kv-heads", "4", "--recipe", "gqa_recipe.json"],
             "--text": ["eval", model],
             "--context": ["eval", model, "--text", text, "--context", "1"],
-            "'8'": ["eval", model, "--text", text, "--kv-dtype", "8"],
+            "expected f32, f16, bf16, int8 or int4, got '8'":
+                ["eval", model, "--text", text, "--kv-dtype", "8"],
+            "bf16, int8 or int4, got 'int2'": [*generate, "--prompt", "a", "--kv-dtype", "int2"],
             "prompt is missing": generate,
             "--prompt is empty": [*generate, "--prompt", ""],
             "prompt is empty:": [*generate, "--prompt=", "--json"],

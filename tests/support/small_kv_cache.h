@@ -15,8 +15,10 @@ struct SmallKvCache {
   Context context{{.threads = 1}};
   KvCache cache;
 
-  explicit SmallKvCache(std::vector<int64_t> kv_heads, int64_t max_pages = 0)
-      : cache({.kv_heads = std::move(kv_heads), .head_dim = 2, .v_head_dim = 3}, max_pages) {}
+  explicit SmallKvCache(std::vector<int64_t> kv_heads, int64_t max_pages = 0,
+                        KvDType dtype = KvDType::f32)
+      : cache({.kv_heads = std::move(kv_heads), .head_dim = 2, .v_head_dim = 3, .dtype = dtype},
+              max_pages) {}
 
   void append_layer(int64_t sequence, int64_t layer, int64_t n, float value) {
     const int64_t heads = cache.shape().kv_heads[static_cast<size_t>(layer)];

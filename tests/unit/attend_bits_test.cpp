@@ -176,7 +176,7 @@ TEST_P(Isa, WhereKeysLieChangesNoBit) {
     KvCache cache({.kv_heads = {s.kv_heads},
                    .head_dim = s.head_dim,
                    .v_head_dim = s.v_head_dim,
-                   .dtype = dtype});
+                   .dtype = kv_dtype(dtype)});
     const auto append = [&](int64_t sequence, int64_t until) {
       while (cache.len(sequence) < until) {
         const int64_t at = cache.len(sequence);

@@ -58,7 +58,7 @@ Made make(Context& context, const Model& model, const Tokenizer& tokenizer,
 
 struct Case {
   const char* name;
-  DType kv_dtype;
+  KvDType kv_dtype;
   SamplingOptions sampling;
 };
 
@@ -112,10 +112,11 @@ TEST_P(GenerateBatch, GivesWhatEachPromptGivesAlone) {
 
 INSTANTIATE_TEST_SUITE_P(
     All, GenerateBatch,
-    testing::Values(Case{"greedy_f32", DType::f32, {}}, Case{"greedy_bf16", DType::bf16, {}},
-                    Case{"sampled_f32", DType::f32, {.temperature = 1.1f, .seed = 5}},
+    testing::Values(Case{"greedy_f32", KvDType::f32, {}}, Case{"greedy_bf16", KvDType::bf16, {}},
+                    Case{"greedy_int8", KvDType::int8, {}}, Case{"greedy_int4", KvDType::int4, {}},
+                    Case{"sampled_f32", KvDType::f32, {.temperature = 1.1f, .seed = 5}},
                     Case{"sampled_f16",
-                         DType::f16,
+                         KvDType::f16,
                          {.temperature = 0.8f,
                           .top_k = 50,
                           .top_p = 0.9f,
@@ -158,12 +159,15 @@ TEST(GenerateBatch, NoMoreThanTheBatchDecodeAtATime) {
   const Model model = s.model();
   const auto prompts = as_prompts({"ab", "cd", "ef", "gh", "ij", "kl", "mn"});
   for (const int64_t batch : {1, 3, 7, 8}) {
-    const auto peak = [&](DType dtype) {
+    const auto peak = [&](KvDType dtype) {
       const GenerateOptions options{.max_tokens = 5, .kv_dtype = dtype};
       return make(s.context, model, s.tokenizer(), prompts, options, batch).stats.peak_kv_bytes;
     };
-    EXPECT_EQ(peak(DType::f32), std::min<int64_t>(batch, 7) * page_bytes);
-    EXPECT_EQ(peak(DType::bf16), std::min<int64_t>(batch, 7) * page_bytes / 2);
+    EXPECT_EQ(peak(KvDType::f32), std::min<int64_t>(batch, 7) * page_bytes);
+    EXPECT_EQ(peak(KvDType::bf16), std::min<int64_t>(batch, 7) * page_bytes / 2);
+    // A vector of 6 elements takes 24 bytes of f32; 6 + 4 with the scale, or 3 + 4.
+    EXPECT_EQ(peak(KvDType::int8), std::min<int64_t>(batch, 7) * page_bytes * 10 / 24);
+    EXPECT_EQ(peak(KvDType::int4), std::min<int64_t>(batch, 7) * page_bytes * 7 / 24);
   }
 }
 

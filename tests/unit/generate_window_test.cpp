@@ -30,7 +30,7 @@ TEST(GenerateWindow, ALongTextHoldsNoMoreThanItsWindow) {
   const auto stats = generate_batch(s.context, model, tokenizer, std::span(&prompt, 1),
                                     {.max_tokens = 800}, 1, [](size_t, const Generated&) {});
   // The prompt's 101 tokens lie in 2 pages; a window never touches more.
-  EXPECT_EQ(stats.peak_kv_bytes, 2 * model.make_cache(DType::f32).shape().page_bytes(0) * 2);
+  EXPECT_EQ(stats.peak_kv_bytes, 2 * model.make_cache(KvDType::f32).shape().page_bytes(0) * 2);
 }
 
 TEST(GenerateWindow, BatchesThatSharePrefixesGiveWhatEachPromptGivesAlone) {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "core/half.h"
+#include "core/int_row.h"
 #include "gqa/context.h"
 #include "kernels/kernels.h"
 
@@ -81,6 +82,41 @@ TEST_P(Isa, HandlesEveryLengthAndAlignment) {
           ASSERT_EQ(out[static_cast<size_t>(i)], load_element(memory.data() + shift, t, i));
         }
         ASSERT_EQ(out.back(), 77.0f);
+      }
+    }
+  }
+}
+
+TEST_P(Isa, RowsOfIntegersAreThoseOfTheOneElementCode) {
+  std::vector<int8_t> memory(200);
+  for (size_t i = 0; i < memory.size(); ++i) memory[i] = static_cast<int8_t>(37 * i);
+  for (const KvDType t : {KvDType::int8, KvDType::int4}) {
+    for (int64_t n = 0; n < 150; ++n) {
+      const int8_t* row = memory.data() + n % 4;
+      std::vector<float> out(static_cast<size_t>(n) + 1, 77.0f);
+      GetParam()->dequantise_row(t, row, n, 0.3f, out.data());
+      for (int64_t i = 0; i < n; ++i) {
+        const auto expected = static_cast<float>(load_int(t, row, n, i));
+        ASSERT_EQ(out[static_cast<size_t>(i)], 0.3f * expected) << n << " " << i;
+      }
+      ASSERT_EQ(out.back(), 77.0f);
+    }
+  }
+}
+
+TEST(IntRow, EveryIntegerIsReadBackAndDisturbsNoOther) {
+  for (const KvDType t : {KvDType::int8, KvDType::int4}) {
+    const int32_t most = largest_int(t);
+    for (const int64_t n : {1, 7, 64}) {
+      std::vector<int8_t> row(static_cast<size_t>(int_row_bytes(t, n)));
+      std::vector<int32_t> expected(static_cast<size_t>(n));
+      for (int32_t round = 0; round < 1000; ++round) {
+        const int64_t i = round * 29 % n;
+        expected[static_cast<size_t>(i)] = round * 31 % (2 * most + 1) - most;
+        store_int(t, row.data(), n, i, expected[static_cast<size_t>(i)]);
+        for (int64_t e = 0; e < n; ++e) {
+          ASSERT_EQ(load_int(t, row.data(), n, e), expected[static_cast<size_t>(e)]);
+        }
       }
     }
   }

@@ -34,7 +34,7 @@ TEST(KvCache, HoldsEveryTypeRoundedFromAnyStridesWhateverTheThreads) {
   const KvShape base{.kv_heads = {3, 1}, .head_dim = 34, .v_head_dim = 21};
   for (const DType dtype : {DType::f32, DType::f16, DType::bf16}) {
     KvShape shape = base;
-    shape.dtype = dtype;
+    shape.dtype = kv_dtype(dtype);
     EXPECT_EQ(shape.bytes_per_token(), (3 + 1) * (34 + 21) * dtype_bytes(dtype));
     EXPECT_EQ(shape.page_bytes(0), 64 * 3 * (34 + 21) * dtype_bytes(dtype));
     for (const int threads : {1, 3}) {

@@ -105,9 +105,28 @@ TEST(KvMemory, WhereTheSystemsMemoryEndsTheCacheStaysAsItWas) {
   EXPECT_EQ(cache.usage().pages, 0);
 }
 
-TEST(KvMemory, NanThatUsedPagesStillHoldNeverReachesAttention) {
-  constexpr float nan = std::numeric_limits<float>::quiet_NaN();
-  SmallKvCache s({1});
+constexpr float nan = std::numeric_limits<float>::quiet_NaN();
+
+std::vector<float> attended(SmallKvCache& s, int64_t sequence) {
+  const std::vector<float> q{0.5f, -2.0f};
+  std::vector<float> out(3, nan);
+  const AttendItem item{.q = {q.data(), DType::f32, {1, 1, 2}},
+                        .kv = s.cache.view(sequence, 0),
+                        .out = {out.data(), DType::f32, {1, 1, 3}}};
+  attend(s.context, {&item, 1});
+  return out;
+}
+
+class KvMemoryOfType : public testing::TestWithParam<KvDType> {};
+INSTANTIATE_TEST_SUITE_P(All, KvMemoryOfType,
+                         testing::Values(KvDType::f32, KvDType::bf16, KvDType::int8, KvDType::int4),
+                         [](const auto& type) { return std::string(kv_dtype_name(type.param)); });
+
+TEST_P(KvMemoryOfType, NanThatUsedPagesStillHoldNeverReachesAttention) {
+  SmallKvCache fresh({1}, 0, GetParam());
+  const std::vector<float> expected = attended(fresh, fresh.filled(3, 1.0f));
+  EXPECT_NEAR(expected[2], 1.0f, 1e-6f);
+  SmallKvCache s({1}, 0, GetParam());
   const int64_t gone = s.filled(128, nan);
   const int64_t cut = s.filled(100, nan);
   const int64_t forked = s.filled(3, 1.0f);
@@ -123,14 +142,8 @@ TEST(KvMemory, NanThatUsedPagesStillHoldNeverReachesAttention) {
   const int64_t copy = s.cache.fork(tail, 3);
   s.append(copy, 1, 1.0f);  // in a copy of them
   s.cache.truncate(copy, 3);
-  const std::vector<float> q{0.5f, -2.0f};
   for (const int64_t sequence : {clean, cut, tail, copy}) {
-    std::vector<float> out(3, nan);
-    const AttendItem item{.q = {q.data(), DType::f32, {1, 1, 2}},
-                          .kv = s.cache.view(sequence, 0),
-                          .out = {out.data(), DType::f32, {1, 1, 3}}};
-    attend(s.context, {&item, 1});
-    EXPECT_EQ(out, std::vector<float>(3, 1.0f)) << sequence;
+    EXPECT_EQ(attended(s, sequence), expected) << sequence;
   }
 }
 

@@ -3,12 +3,14 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <array>
 #include <random>
 #include <vector>
 
 #include "gqa/error.h"
 #include "gqa/kv_cache.h"
 #include "support/expect_error.h"
+#include "support/quantised.h"
 #include "support/simple_kv_cache.h"
 
 namespace gqa {
@@ -19,8 +21,6 @@ using Layer = SimpleKvCache::Layer;
 
 constexpr int64_t head_dim = 2;
 constexpr int64_t v_head_dim = 1;
-/// Two page sizes, so that there are two pools.
-const KvShape shape{.kv_heads = {2, 1, 2}, .head_dim = head_dim, .v_head_dim = v_head_dim};
 
 constexpr size_t most_sequences = 7;
 constexpr int64_t most_tokens = 330;
@@ -34,8 +34,8 @@ float element(uint32_t token, int64_t i) {
 
 class Walk {
  public:
-  Walk(uint64_t seed, int64_t max_pages)
-      : random_(seed), max_pages_(max_pages), cache_(shape, max_pages), simple_(shape, max_pages) {}
+  Walk(uint64_t seed, int64_t pages, const KvShape& shape)
+      : random_(seed), max_pages_(pages), cache_(shape, pages), simple_(shape, pages) {}
 
   int64_t refused = 0;  ///< for want of pages
 
@@ -191,7 +191,7 @@ class Walk {
   void append(int64_t id, int64_t layer, int64_t n) {
     Layer& simple = layer_of(id, layer);
     n = std::min(n, most_tokens - simple.len);
-    const int64_t heads = shape.kv_heads[static_cast<size_t>(layer)];
+    const int64_t heads = cache_.shape().kv_heads[static_cast<size_t>(layer)];
     k_.clear();
     v_.clear();
     for (int64_t t = 0; t < n; ++t) {
@@ -224,10 +224,19 @@ class Walk {
     ASSERT_EQ(cache_.used_bytes(id), SimpleKvCache::used_bytes(sequence));
   }
 
+  /// A token's key and value of a KV head, as they should be read back.
+  std::array<float, 3> stored(uint32_t token, int64_t head) const {
+    const int64_t at = head * 3;
+    std::array x{element(token, at), element(token, at + 1), element(token, at + 2)};
+    test::quantise(cache_.shape().dtype, std::span(x).first(head_dim));
+    test::quantise(cache_.shape().dtype, std::span(x).last(v_head_dim));
+    return x;
+  }
+
   /// Compares the tokens of [begin, end) that are there, page by page.
   void compare(int64_t id, int64_t layer, int64_t begin, int64_t end) {
     const Layer& simple = layer_of(id, layer);
-    const int64_t heads = shape.kv_heads[static_cast<size_t>(layer)];
+    const int64_t heads = cache_.shape().kv_heads[static_cast<size_t>(layer)];
     end = std::min(end, simple.len);
     for (int64_t t = std::max<int64_t>(0, begin); t < end;) {
       const int64_t n = std::min(end, (t / 64 + 1) * 64) - t;
@@ -238,9 +247,9 @@ class Walk {
         const float* k = k_.data();
         const float* v = v_.data();
         for (int64_t i = 0; i < n * heads; ++i) {
-          const uint32_t token = simple.token(t + i / heads);
+          const auto expected = stored(simple.token(t + i / heads), i % heads);
           for (int64_t d = 0; d < 3; ++d) {
-            ASSERT_EQ(*(d < head_dim ? k : v)++, element(token, i % heads * 3 + d))
+            ASSERT_EQ(*(d < head_dim ? k : v)++, expected[static_cast<size_t>(d)])
                 << "sequence " << id << ", layer " << layer << ", token " << t + i / heads;
           }
         }
@@ -259,8 +268,8 @@ class Walk {
 };
 
 /// Returns how often pages ended.
-int64_t walk(int64_t steps, uint64_t seed, int64_t max_pages) {
-  Walk walk(seed, max_pages);
+int64_t walk(int64_t steps, uint64_t seed, int64_t max_pages, KvDType dtype = KvDType::f32) {
+  Walk walk(seed, max_pages, {{2, 1, 2}, head_dim, v_head_dim, dtype});  // pages of two sizes
   for (int64_t i = 0; i < steps; ++i) {
     walk.step();
     if (i % 100 == 0) walk.compare_everything();
@@ -274,6 +283,11 @@ int64_t walk(int64_t steps, uint64_t seed, int64_t max_pages) {
 }
 
 TEST(KvWalk, AMillionStepsLeaveTheCacheLikeTheObviousOne) { EXPECT_EQ(walk(1'000'000, 1, 0), 0); }
+
+TEST(KvWalk, QuantisedTokensKeepTheirScales) {
+  EXPECT_EQ(walk(60'000, 4, 0, KvDType::int8), 0);
+  EXPECT_EQ(walk(60'000, 5, 0, KvDType::int4), 0);
+}
 
 TEST(KvWalk, RunningOutOfPagesLeavesTheCacheAsItWas) {
   EXPECT_GT(walk(200'000, 2, 60), 2'000);

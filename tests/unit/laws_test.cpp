@@ -21,7 +21,7 @@ constexpr int64_t vocab = 19;
 std::vector<float> logits(const std::filesystem::path& folder) {
   const Model model = Model::load(folder);
   Context context({.threads = 1});
-  KvCache cache = model.make_cache(DType::f32);
+  KvCache cache = model.make_cache(KvDType::f32);
   std::vector<int32_t> tokens;
   for (int32_t i = 0; i < 31; ++i) tokens.push_back((i * i * 7 + 3 * i + 1) % vocab);
   const Model::Step step{cache.create(), tokens};

@@ -37,7 +37,7 @@ std::vector<int32_t> some_tokens(int64_t n) {
 
 /// Logits [tokens][vocab] of a sequence fed in pieces.
 std::vector<float> run(Context& context, const Model& model, std::span<const int32_t> tokens,
-                       size_t piece, DType kv_dtype = DType::f32) {
+                       size_t piece, KvDType kv_dtype = KvDType::f32) {
   KvCache cache = model.make_cache(kv_dtype);
   const int64_t sequence = cache.create();
   std::vector<float> all;
@@ -91,7 +91,7 @@ TEST(Model, NeitherThreadsNorChunksNorTheBatchChangeABit) {
     }
   }
   // Twenty sequences of different lengths, decoded together.
-  KvCache cache = model.make_cache(DType::f32);
+  KvCache cache = model.make_cache(KvDType::f32);
   std::vector<Model::Step> steps;
   std::vector<float> hidden;
   for (size_t s = 0; s < 20; ++s) {
@@ -111,7 +111,7 @@ TEST(Model, ForksThatShareAPrefixGoOnAsIfTheyHadReadItThemselves) {
   Context context({.threads = 1});
   const auto tokens = some_tokens(12);
   const auto alone = run(context, model, tokens, 1);
-  KvCache cache = model.make_cache(DType::f32);
+  KvCache cache = model.make_cache(KvDType::f32);
   const int64_t parent = cache.create();
   std::vector<float> hidden;
   for (size_t t = 0; t < 10; ++t) {
@@ -140,7 +140,7 @@ TEST(Model, RefusesAStepBeforeItChangesACache) {
   const Model model = Model::load(test::write_tiny(dir / "model", {.kv_heads = 2}));
   const Model full = Model::load(test::write_tiny(dir / "full", {}));
   Context context({.threads = 1});
-  KvCache cache = model.make_cache(DType::f16, 3);  // a page for each of two layers, and one more
+  KvCache cache = model.make_cache(KvDType::f16, 3);  // a page for each of two layers, and one more
   const int64_t first = cache.create();
   const int64_t second = cache.create();
   const auto tokens = some_tokens(4);
@@ -177,8 +177,8 @@ TEST(Model, ForgetsWhatItsWindowHasLeftAndNothingElse) {
   const auto tokens = some_tokens(400);
   for (const int64_t window : {1, 7, 64, 100}) {
     const Model model = load(window);
-    KvCache whole = model.make_cache(DType::f32);
-    KvCache short_memory = model.make_cache(DType::f32);
+    KvCache whole = model.make_cache(KvDType::f32);
+    KvCache short_memory = model.make_cache(KvDType::f32);
     const int64_t all = whole.create(), some = short_memory.create();
     std::vector<float> expected, got;
     for (size_t t = 0; t < tokens.size(); ++t) {
@@ -197,7 +197,7 @@ TEST(Model, ForgetsWhatItsWindowHasLeftAndNothingElse) {
   }
   // Without a window nothing is forgotten.
   const Model model = Model::load(test::write_tiny(dir / "all", {}));
-  KvCache cache = model.make_cache(DType::f32);
+  KvCache cache = model.make_cache(KvDType::f32);
   const Model::Step step{cache.create(), std::span(tokens).first(30)};
   std::vector<float> hidden;
   model.forward(context, cache, std::span(&step, 1), hidden);
@@ -229,10 +229,11 @@ TEST(Model, KnowsItsDefaultCacheTypeAndSize) {
   const Model full = Model::load(test::write_tiny(dir / "f32", {}));
   const Model half =
       Model::load(test::write_tiny(dir / "f16", {.kv_heads = 2, .dtype = DType::f16}));
-  EXPECT_EQ(full.default_kv_dtype(), DType::f32);
-  EXPECT_EQ(half.default_kv_dtype(), DType::f16);
-  EXPECT_EQ(full.make_cache(DType::f32).shape().bytes_per_token(), 2 * 8 * 6 * 2 * 4);
-  EXPECT_EQ(half.make_cache(DType::f16).shape().bytes_per_token(), 2 * 2 * 6 * 2 * 2);
+  EXPECT_EQ(full.default_kv_dtype(), KvDType::f32);
+  EXPECT_EQ(half.default_kv_dtype(), KvDType::f16);
+  EXPECT_EQ(full.make_cache(KvDType::f32).shape().bytes_per_token(), 2 * 8 * 6 * 2 * 4);
+  EXPECT_EQ(half.make_cache(KvDType::f16).shape().bytes_per_token(), 2 * 2 * 6 * 2 * 2);
+  EXPECT_EQ(half.make_cache(KvDType::int4).shape().bytes_per_token(), 2 * 2 * 2 * (3 + 4));
   int64_t parameters = 0;
   for (const auto& [name, tensor] : test::load_tensors(dir / "f32")) {
     parameters += static_cast<int64_t>(tensor.values.size());
