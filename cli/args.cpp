@@ -141,10 +141,9 @@ CLI::Option* add_dtype(CLI::App& verb, const std::string& name, std::optional<DT
   });
 }
 
-void add_kv_dtype(CLI::App& verb, std::optional<KvDType>& value) {
+void add_kv_dtype(CLI::App& verb, std::optional<KvDType>& value, const std::string& by_default) {
   add_value(verb, "--kv-dtype", "TYPE",
-            "Type of the KV cache: f32, f16, bf16, int8 or int4;\ndefault: that of 16-bit weights, "
-            "else f32",
+            "Type of the KV cache: f32, f16, bf16, int8 or int4;\ndefault: " + by_default,
             [&value](const std::string& given) {
               value = parse_kv_dtype(given);
               if (!value) refuse("--kv-dtype", "f32, f16, bf16, int8 or int4", given);

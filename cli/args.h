@@ -20,7 +20,7 @@ struct Common {
   int threads = 0;
   std::string isa;
 
-  ContextOptions context() const { return {threads, isa}; }
+  ContextOptions context() const { return {.threads = threads, .isa = isa}; }
 };
 
 /// Declares --json, --quiet, --threads and --isa.
@@ -44,7 +44,8 @@ CLI::Option* add_dtype(CLI::App& verb, const std::string& name, std::optional<DT
                        const std::string& description);
 
 /// Declares --kv-dtype, the type of a KV cache.
-void add_kv_dtype(CLI::App& verb, std::optional<KvDType>& value);
+void add_kv_dtype(CLI::App& verb, std::optional<KvDType>& value,
+                  const std::string& by_default = "that of 16-bit weights, else f32");
 
 // Values. Each throws Error (usage) that names the option, what is expected and what came.
 

@@ -4,8 +4,10 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <charconv>
 #include <fstream>
+#include <map>
 #include <set>
 #include <string_view>
 #include <utility>
@@ -59,13 +61,31 @@ void read_cpu(Machine& machine) {
   machine.logical_cores = sysconf(_SC_NPROCESSORS_ONLN);
 }
 
-void read_caches(Machine& machine) {
+/// The caches of a core, and which cores share each.
+std::vector<std::pair<Machine::Cache, std::string>> caches_of(int64_t core) {
+  std::vector<std::pair<Machine::Cache, std::string>> caches;
   for (int i = 0;; ++i) {
-    const std::string dir = fmt::format("/sys/devices/system/cpu/cpu0/cache/index{}/", i);
+    const std::string dir = fmt::format("/sys/devices/system/cpu/cpu{}/cache/index{}/", core, i);
     const auto bytes = size_from(first_line(dir + "size"));
-    if (!bytes) return;
-    machine.caches.push_back(
-        {size_from(first_line(dir + "level")).value_or(0), first_line(dir + "type"), *bytes});
+    if (!bytes) return caches;
+    const int64_t level = size_from(first_line(dir + "level")).value_or(0);
+    caches.push_back(
+        {{level, first_line(dir + "type"), *bytes}, first_line(dir + "shared_cpu_list")});
+  }
+}
+
+void read_caches(Machine& machine) {
+  for (const auto& [cache, sharers] : caches_of(0)) machine.caches.push_back(cache);
+  std::map<std::string, int64_t> last_level;  // by the cores that share one
+  for (int64_t core = 0; core < sysconf(_SC_NPROCESSORS_CONF); ++core) {
+    const auto caches = caches_of(core);
+    const auto last = std::max_element(
+        caches.begin(), caches.end(),
+        [](const auto& a, const auto& b) { return a.first.level < b.first.level; });
+    if (last != caches.end()) last_level[last->second] = last->first.bytes;
+  }
+  for (const auto& [sharers, bytes] : last_level) {
+    machine.last_level_bytes = machine.last_level_bytes.value_or(0) + bytes;
   }
 }
 

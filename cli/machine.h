@@ -1,4 +1,4 @@
-// What a bug report says about the machine, from /proc, /sys and the C library.
+// What bug reports and `bench` say about the machine, from /proc, /sys and the C library.
 #pragma once
 
 #include <cstdint>
@@ -19,6 +19,8 @@ struct Machine {
   int64_t logical_cores = 0;
   std::optional<int64_t> physical_cores;
   std::vector<Cache> caches;  ///< of the first core
+  /// Of the last-level caches of all cores, each counted once.
+  std::optional<int64_t> last_level_bytes;
   std::optional<int64_t> memory_bytes;
   std::optional<int64_t> memory_available_bytes;
   std::optional<int64_t> memory_limit_bytes;  ///< of this control group

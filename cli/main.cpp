@@ -26,20 +26,25 @@ struct Verb {
   const char* summary;
   Run (*declare)(CLI::App&);
 };
-constexpr std::array<Verb, 7> verbs{{
+constexpr std::array<Verb, 8> verbs{{
     {"inspect", "Show a model's heads, KV bytes per token and head similarity", declare_inspect},
     {"convert", "Make a grouped-query checkpoint with fewer KV heads", declare_convert},
     {"expand", "Make a multi-head checkpoint of a grouped-query one, exactly", declare_expand},
     {"eval", "Measure how well a model predicts a text", declare_eval},
     {"generate", "Continue a prompt, or many together", declare_generate},
+    {"bench", "Time attention or a model beside this machine's ceilings", declare_bench},
     {"verify", "Check a model folder to the last byte", declare_verify},
     {"doctor", "Describe this machine and check attention on it", declare_doctor},
 }};
 
-/// "gqa eval": what the user was typing.
+/// "gqa eval", "gqa bench decode": what the user was typing.
 std::string command_name(const CLI::App& app) {
-  const auto chosen = app.get_subcommands();
-  return chosen.empty() ? "gqa" : "gqa " + chosen.front()->get_name();
+  std::string name = "gqa";
+  for (auto chosen = app.get_subcommands(); !chosen.empty();
+       chosen = chosen.front()->get_subcommands()) {
+    name += " " + chosen.front()->get_name();
+  }
+  return name;
 }
 
 int fail_usage(const CLI::App& app, const std::string& message) {

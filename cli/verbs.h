@@ -15,6 +15,7 @@ Run declare_convert(CLI::App& verb);
 Run declare_expand(CLI::App& verb);
 Run declare_eval(CLI::App& verb);
 Run declare_generate(CLI::App& verb);
+Run declare_bench(CLI::App& verb);
 Run declare_verify(CLI::App& verb);
 Run declare_doctor(CLI::App& verb);
 

@@ -11,6 +11,9 @@ namespace gqa {
 struct ContextOptions {
   int threads = 0;       ///< 0: default_threads()
   std::string isa = {};  ///< one of available_isas(); empty: the best
+  /// Each thread stays on a core of its own, one hardware thread of each physical core first: for
+  /// measuring. The thread that makes the Context is one of them, until the Context goes.
+  bool pin = false;
 };
 
 /// Owns a thread pool, the kernels of one instruction set, and scratch memory that only grows: a

@@ -1,6 +1,7 @@
 // A decoder of the Llama or Mistral family.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <memory>
@@ -31,6 +32,10 @@ class Model {
   /// An empty cache of the model's shape. max_pages: as in KvCache; 0: as many as memory holds.
   KvCache make_cache(KvDType kv_dtype, int64_t max_pages = 0) const;
   int64_t parameters() const;
+  /// Where the weights lie, in their stored type, that every forward pass and its logits read
+  /// whatever the tokens: all matrices but an embedding table that is not the head as well. Valid
+  /// as long as the model.
+  std::vector<std::span<const std::byte>> weights_read() const;
 
   /// Some tokens of one sequence of a cache; they follow what it holds.
   struct Step {

@@ -18,9 +18,20 @@ void wait_for_change(const std::atomic<T>& value, T old) {
 
 }  // namespace
 
-ThreadPool::ThreadPool(int n_threads) {
+ThreadPool::ThreadPool(int n_threads, bool pin) {
+  const std::vector<int> cores = pin ? usable_cores() : std::vector<int>();
+  const auto settle = [cores](int thread) {
+    if (!cores.empty()) pin_thread(cores[static_cast<size_t>(thread) % cores.size()]);
+  };
+  if (pin) caller_cores_.emplace();
+  settle(0);
   workers_.reserve(static_cast<size_t>(n_threads) - 1);
-  for (int t = 1; t < n_threads; ++t) workers_.emplace_back([this, t] { work(t); });
+  for (int t = 1; t < n_threads; ++t) {
+    workers_.emplace_back([this, t, settle] {
+      settle(t);
+      work(t);
+    });
+  }
 }
 
 ThreadPool::~ThreadPool() {

@@ -6,10 +6,13 @@
 #include <exception>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <thread>
 #include <type_traits>
 #include <utility>
 #include <vector>
+
+#include "core/affinity.h"
 
 namespace gqa {
 
@@ -17,7 +20,9 @@ namespace gqa {
 /// construction. Thread-safety: one loop at a time; loops do not nest.
 class ThreadPool {
  public:
-  explicit ThreadPool(int n_threads);
+  /// pin: each thread stays on a core of its own, as far as there are enough; the caller's until
+  /// the pool goes.
+  explicit ThreadPool(int n_threads, bool pin = false);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
@@ -45,6 +50,7 @@ class ThreadPool {
 
   static constexpr uint32_t open = uint32_t{1} << 31;
 
+  std::optional<AffinityGuard> caller_cores_;
   std::vector<std::thread> workers_;
   // The loop at hand. Written by the caller while no worker is inside, read by those inside.
   Call call_ = nullptr;

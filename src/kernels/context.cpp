@@ -53,7 +53,7 @@ Context::Context(const ContextOptions& options) {
   require(options.threads >= 0 && options.threads <= 1024, "threads: expected 0 to 1024, got {}",
           options.threads);
   const int threads = options.threads == 0 ? default_threads() : options.threads;
-  impl_ = std::make_unique<Impl>(threads, find_table(options.isa));
+  impl_ = std::make_unique<Impl>(threads, find_table(options.isa), options.pin);
 }
 
 Context::~Context() = default;

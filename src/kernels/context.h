@@ -29,7 +29,8 @@ struct Context::Impl {
   const kernels::Table* kernels;
   std::array<AlignedBuffer, static_cast<size_t>(Scratch::count)> buffers;
 
-  Impl(int threads, const kernels::Table* table) : pool(threads), kernels(table) {}
+  Impl(int threads, const kernels::Table* table, bool pin = false)
+      : pool(threads, pin), kernels(table) {}
 
   /// n uninitialised elements of a trivial type, aligned to a cache line.
   template <typename T>

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "core/int_row.h"
@@ -49,6 +50,10 @@ struct KvLayer {
     return block >= 0 && block < static_cast<int64_t>(pages.size()) &&
            pages[static_cast<size_t>(block)] != released_page;
   }
+  /// All of a block that it holds.
+  std::span<const std::byte> page(int64_t block) const {
+    return {start(block), static_cast<size_t>(pool->page_bytes())};
+  }
   /// Keys [head_dim][page_size] of a block that it holds, and a KV head.
   std::byte* keys(int64_t block, int64_t head) const {
     return key_part(block, head) + scale_bytes();
@@ -77,12 +82,12 @@ struct KvLayer {
   }
   int64_t part_bytes(int64_t dim) const { return KvCache::page_size * kv_vector_bytes(dtype, dim); }
   std::byte* key_part(int64_t block, int64_t head) const {
-    return page(block) + head * part_bytes(head_dim);
+    return start(block) + head * part_bytes(head_dim);
   }
   std::byte* value_part(int64_t block, int64_t head) const {
-    return page(block) + kv_heads * part_bytes(head_dim) + head * part_bytes(v_head_dim);
+    return start(block) + kv_heads * part_bytes(head_dim) + head * part_bytes(v_head_dim);
   }
-  std::byte* page(int64_t block) const { return pool->data(pages[static_cast<size_t>(block)]); }
+  std::byte* start(int64_t block) const { return pool->data(pages[static_cast<size_t>(block)]); }
 };
 
 }  // namespace gqa::detail

@@ -6,9 +6,6 @@
 namespace gqa {
 namespace {
 
-/// Prompts are read in pieces of this many tokens, so that activations stay small.
-constexpr int64_t tokens_to_read = 512;
-
 std::vector<SharedPrefix> plan_of(const std::vector<Request>& requests, int64_t size) {
   std::vector<std::span<const int32_t>> prompts;
   prompts.reserve(requests.size());

@@ -16,6 +16,9 @@
 
 namespace gqa {
 
+/// Prompts are read in pieces of this many tokens, so that activations stay small.
+inline constexpr int64_t tokens_to_read = 512;
+
 /// A prompt that has been checked.
 struct Request {
   std::vector<int32_t> prompt;  ///< at least one id, BOS included
@@ -37,8 +40,8 @@ class Batch {
   Batch(Context& context, const Model& model, const Tokenizer& tokenizer,
         const GenerateOptions& options, std::vector<Request> requests, int64_t size);
 
-  /// Lets prompts join and computes one token of each that decodes and up to 512 of those that are
-  /// still being read. False if nothing is left to do.
+  /// Lets prompts join and computes one token of each that decodes and up to tokens_to_read of
+  /// those that are still being read. False if nothing is left to do.
   bool forward();
   /// Draws a token for every prompt whose ids have all been computed.
   void draw();

@@ -193,6 +193,18 @@ Model Model::load(const std::filesystem::path& dir, const Progress& progress) {
 
 const ModelConfig& Model::config() const { return impl_->config; }
 int64_t Model::parameters() const { return impl_->weights.parameters; }
+
+std::vector<std::span<const std::byte>> Model::weights_read() const {
+  std::vector<std::span<const std::byte>> memory;
+  for (const LayerWeights& w : impl_->weights.layers) {
+    for (const Linear* linear : {&w.q, &w.k, &w.v, &w.o, &w.gate, &w.up, &w.down}) {
+      memory.push_back(linear->memory());
+    }
+  }
+  memory.push_back(impl_->weights.head.memory());
+  return memory;
+}
+
 KvDType Model::default_kv_dtype() const { return kv_dtype(impl_->weights.layers.front().k.dtype); }
 
 KvCache Model::make_cache(KvDType kv_dtype, int64_t max_pages) const {

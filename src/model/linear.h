@@ -1,7 +1,9 @@
 // Dense products with weights in their stored type.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "gqa/dtype.h"
@@ -16,6 +18,11 @@ struct Linear {
   int64_t in = 0;
   int64_t out = 0;
   std::vector<float> bias;  ///< [out], or empty
+
+  std::span<const std::byte> memory() const {
+    return {static_cast<const std::byte*>(weight),
+            static_cast<size_t>(out * in * dtype_bytes(dtype))};
+  }
 };
 
 /// y [rows][out] = x [rows][in] * W^T + b, f32; 16-bit weights are decoded on the way. Each row has

@@ -12,13 +12,20 @@ class UsageTest(VerbCase):
             self.assertRegex(text, rf"(?m)^  {verb} +[A-Z]")
 
     def test_help_of_each_verb(self):
-        for verb in VERBS:
+        kinds = ["bench decode", "bench prefill", "bench model"]
+        for verb in [*(verb for verb in VERBS if verb != "bench"), *kinds]:
             with self.subTest(verb):
-                text = self.ok(verb, "--help")
+                text = self.ok(*verb.split(), "--help")
                 self.assertIn(f"Usage: gqa {verb} ", text)
                 for option in ["--json", "--quiet", "--threads", "--isa", "--help"]:
                     self.assertIn(option, text)
                 self.assertLessEqual(max(map(len, text.splitlines())), 100)
+
+    def test_help_of_bench(self):
+        text = self.ok("bench", "--help")
+        self.assertIn("Usage: gqa bench ", text)
+        for kind in ["decode", "prefill", "model"]:
+            self.assertRegex(text, rf"(?m)^  {kind} +[A-Z]")
 
     def test_help_promises_nothing_that_is_refused(self):
         for option in ["--calibrate", "--budget", "--refine", "--attention", "--resume"]:

@@ -5,7 +5,7 @@ import gqa_case
 from model_folder import SOURCE
 
 HELDOUT = SOURCE / "heldout.txt"
-VERBS = ["inspect", "convert", "expand", "eval", "generate", "verify", "doctor"]
+VERBS = ["inspect", "convert", "expand", "eval", "generate", "bench", "verify", "doctor"]
 
 
 class VerbCase(gqa_case.GqaCase):

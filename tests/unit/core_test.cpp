@@ -1,10 +1,13 @@
 #include <gtest/gtest.h>
+#include <sched.h>
 
 #include <atomic>
 #include <bit>
 #include <cmath>
+#include <thread>
 #include <vector>
 
+#include "core/affinity.h"
 #include "core/half.h"
 #include "core/text.h"
 #include "core/thread_pool.h"
@@ -60,6 +63,31 @@ TEST(Text, CodePointsSurviveTheRoundTrip) {
     ASSERT_EQ(utf8_length(s, 0), static_cast<int>(s.size()));
     ASSERT_EQ(utf8_decode(s, 0), c);
   }
+}
+
+TEST(ThreadPool, PinsItsThreadsAndGivesTheCallerItsCoresBack) {
+  const auto cores = [] {
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    EXPECT_EQ(sched_getaffinity(0, sizeof set, &set), 0);
+    return set;
+  };
+  const cpu_set_t before = cores();
+  const std::vector<int> usable = usable_cores();
+  EXPECT_EQ(static_cast<int>(usable.size()), CPU_COUNT(&before));
+  {
+    ThreadPool pool(3, true);
+    std::atomic<int> ready{0};
+    pool.parallel_for(3, [&](int64_t, int thread) {
+      ++ready;
+      while (ready < 3) std::this_thread::yield();  // so that each thread takes one
+      const cpu_set_t mine = cores();
+      EXPECT_EQ(CPU_COUNT(&mine), 1);
+      EXPECT_TRUE(CPU_ISSET(usable[static_cast<size_t>(thread) % usable.size()], &mine));
+    });
+  }
+  const cpu_set_t after = cores();
+  EXPECT_TRUE(CPU_EQUAL(&before, &after));
 }
 
 TEST(ThreadPool, RunsEveryIndexOnce) {

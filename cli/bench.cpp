@@ -1,0 +1,157 @@
+#include "gqa/bench.h"
+
+#include <algorithm>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "cli/args.h"
+#include "cli/bench_report.h"
+#include "cli/machine.h"
+#include "cli/progress_bar.h"
+#include "cli/verbs.h"
+#include "gqa/error.h"
+
+namespace gqa::cli {
+namespace {
+
+// Bounds of options; what they come to together is for the library to judge.
+constexpr int64_t most_heads = 1 << 16;
+constexpr int64_t most_tokens = int64_t{1} << 40;
+constexpr int64_t most_repeats = 1'000'000;
+
+struct AttentionArgs {
+  Common common;
+  BenchOptions options;
+  AttentionBench bench;
+  std::optional<int64_t> v_head_dim;
+  std::optional<int64_t> q_len;
+  std::optional<KvDType> kv_dtype;
+};
+
+struct ModelArgs {
+  Common common;
+  BenchOptions options;
+  std::string model;
+  ModelBench bench;
+};
+
+ContextOptions pinned(const Common& common) {
+  ContextOptions options = common.context();
+  options.pin = true;
+  return options;
+}
+
+/// Caches that the last level can't hold, in at most half of the memory.
+BenchOptions fitted(BenchOptions options, const Machine& machine) {
+  if (machine.last_level_bytes) options.rotate_bytes = 2 * *machine.last_level_bytes;
+  for (const auto& memory : {machine.memory_available_bytes, machine.memory_limit_bytes}) {
+    if (memory) options.memory_bytes = std::min(options.memory_bytes, *memory / 2);
+  }
+  return options;
+}
+
+int run_attention(const AttentionArgs& args, const std::string& kind) {
+  AttentionBench bench = args.bench;
+  bench.v_head_dim = args.v_head_dim.value_or(bench.head_dim);
+  bench.q_len = args.q_len.value_or(kind == "prefill" ? bench.kv_len : 1);
+  bench.kv_dtype = args.kv_dtype.value_or(bench.kv_dtype);
+  const Machine machine = read_machine();
+  const BenchOptions options = fitted(args.options, machine);
+  Context context(pinned(args.common));
+  ProgressBar bar(args.common);
+  const AttentionBenchResult result = bench_attention(context, bench, options, bar.callback());
+  bar.erase();
+  report_attention(args.common, kind, bench, options.rotate_bytes, result, context, machine);
+  return 0;
+}
+
+int run_model(const ModelArgs& args) {
+  Context context(pinned(args.common));
+  ProgressBar bar(args.common);
+  const Model model = Model::load(args.model, bar.callback());
+  const ModelBenchResult result =
+      bench_model(context, model, args.bench, args.options, bar.callback());
+  bar.erase();
+  report_model(args.common, args.model, args.bench, result, context, read_machine());
+  return 0;
+}
+
+/// An option whose value is a whole number.
+template <typename Number>
+void add_number(CLI::App& verb, const std::string& name, Number& value, int64_t low, int64_t high,
+                const std::string& description) {
+  add_value(verb, name, "N", description, [&value, name, low, high](const std::string& given) {
+    value = static_cast<Number>(parse_integer(name, given, low, high));
+  });
+}
+
+Run declare_attention(CLI::App& verb) {
+  const bool prefill = verb.get_name() == "prefill";
+  auto args = std::make_shared<AttentionArgs>();
+  AttentionBench& bench = args->bench;
+  bench.kv_len = prefill ? 2048 : 32768;
+  add_number(verb, "--q-heads", bench.q_heads, 1, most_heads, "Query heads; default: 32");
+  add_number(verb, "--kv-heads", bench.kv_heads, 1, most_heads,
+             "KV heads, a divisor of the query heads; default: 8");
+  add_number(verb, "--head-dim", bench.head_dim, 1, most_heads, "Size of a head; default: 128");
+  add_number(verb, "--v-head-dim", args->v_head_dim, 1, most_heads,
+             "Size of a value head; default: that of --head-dim");
+  add_number(verb, "--kv-len", bench.kv_len, 1, most_tokens,
+             "Keys, the queries' own among them; default: " + std::to_string(bench.kv_len));
+  add_number(
+      verb, "--q-len", args->q_len, 1, most_tokens,
+      std::string("Query tokens, the last of the sequence; default: ") + (prefill ? "all" : "1"));
+  add_kv_dtype(verb, args->kv_dtype, "f16");
+  add_number(verb, "--window", bench.window, 0, most_tokens,
+             "A token sees this many, itself included; 0: all; default: 0");
+  add_value(
+      verb, "--softcap", "X", "Soft cap of the scores; 0: none; default: 0",
+      [args](const std::string& value) { args->bench.softcap = parse_real("--softcap", value); });
+  verb.add_flag("--sinks", bench.sinks, "A learned sink for each query head");
+  add_number(verb, "--repeats", args->options.repeats, 1, most_repeats,
+             "Calls that are timed; default: for 2 seconds, 5 to 100");
+  add_common(verb, args->common);
+  return [args, kind = verb.get_name()] { return run_attention(*args, kind); };
+}
+
+Run declare_model(CLI::App& verb) {
+  auto args = std::make_shared<ModelArgs>();
+  add_model(verb, args->model);
+  add_number(verb, "--prompt-tokens", args->bench.prompt_tokens, 1, most_tokens,
+             "Tokens of each prompt; default: 512, or what the context holds");
+  add_number(verb, "--new-tokens", args->bench.new_tokens, 1, most_tokens,
+             "Tokens that each sequence decodes; default: 64");
+  add_number(verb, "--batch", args->bench.batch, 1, most_heads,
+             "Sequences that decode together; default: 1");
+  add_kv_dtype(verb, args->bench.kv_dtype);
+  add_number(verb, "--repeats", args->options.repeats, 1, most_repeats,
+             "How often all of it is timed; default: 3");
+  add_common(verb, args->common);
+  return [args] { return run_model(*args); };
+}
+
+}  // namespace
+
+Run declare_bench(CLI::App& verb) {
+  verb.require_subcommand(0, 1);
+  const auto add = [&](const char* name, const char* summary) {
+    return verb.add_subcommand(name, summary)->group("What is timed");
+  };
+  CLI::App* decode = add("decode", "One call of attention: a query token against a long cache");
+  CLI::App* prefill = add("prefill", "One call of attention: all tokens of a prompt, causal");
+  CLI::App* model = add("model", "A model that reads a prompt and decodes");
+  const std::map<const CLI::App*, Run> runs{{decode, declare_attention(*decode)},
+                                            {prefill, declare_attention(*prefill)},
+                                            {model, declare_model(*model)}};
+  return [&verb, runs] {
+    const auto chosen = verb.get_subcommands();
+    if (chosen.empty()) {
+      throw Error(ErrorKind::usage, "what to time is missing: decode, prefill or model");
+    }
+    return runs.at(chosen.front())();
+  };
+}
+
+}  // namespace gqa::cli

@@ -1,0 +1,167 @@
+#include "cli/bench_report.h"
+
+#include <fmt/format.h>
+
+#include <vector>
+
+#include "cli/format.h"
+#include "cli/terminal.h"
+
+namespace gqa::cli {
+namespace {
+
+/// Threads that run for a smaller share of the time than this did not have a core each.
+constexpr double full_cpu = 0.9;
+
+bool short_of_cores(double cpu_fraction) { return cpu_fraction < full_cpu; }
+
+void note_shortage(const Common& common, double cpu_fraction, int threads) {
+  if (!short_of_cores(cpu_fraction)) return;
+  note(common, fmt::format("{} ran for {:.0f} % of the time only: other programs took the cores, "
+                           "or there is too little work for so many threads",
+                           counted(threads, "thread"), cpu_fraction * 100));
+}
+
+/// Times, rates and shares of either result.
+template <typename Result>
+Json figures(const Result& result) {
+  return {{"ms_median", result.ms.median},
+          {"ms_min", result.ms.min},
+          {"ms_max", result.ms.max},
+          {"kv_bytes", result.kv_bytes},
+          {"gb_per_s", result.gb_per_s.value},
+          {"ceiling_gb_per_s", result.gb_per_s.ceiling},
+          {"bandwidth_fraction", result.gb_per_s.fraction()},
+          {"gflop_per_s", result.gflop_per_s.value},
+          {"ceiling_gflop_per_s", result.gflop_per_s.ceiling},
+          {"compute_fraction", result.gflop_per_s.fraction()}};
+}
+
+/// Where and how it ran.
+template <typename Result>
+Json circumstances(const Result& result, const Context& context, const Machine& machine) {
+  return {{"isa", context.isa()},
+          {"threads", context.threads()},
+          {"cpu_fraction", result.cpu_fraction},
+          {"short_of_cores", short_of_cores(result.cpu_fraction)},
+          {"repeats", result.repeats},
+          {"machine", machine.cpu.empty() ? Json() : Json(machine.cpu)}};
+}
+
+template <typename Result>
+std::string circumstances_text(const Result& result, const Context& context,
+                               const Machine& machine) {
+  return fmt::format("{}, {}, {}, {:.0f} % CPU time, {}",
+                     machine.cpu.empty() ? "unknown machine" : machine.cpu,
+                     counted(context.threads(), "thread"), context.isa(), result.cpu_fraction * 100,
+                     counted(result.repeats, "repetition"));
+}
+
+std::vector<std::string> times_row(const char* what, const BenchTimes& ms) {
+  const auto text = [](double value) { return fmt::format("{:.3f}", value); };
+  return {what, text(ms.median), text(ms.min), text(ms.max)};
+}
+
+std::vector<std::string> rate_row(const char* what, const BenchRate& rate) {
+  const auto text = [](double value) { return fmt::format("{:.{}f}", value, value < 10 ? 2 : 1); };
+  return {what, text(rate.value), text(rate.ceiling),
+          fmt::format("{:.0f} %", rate.fraction() * 100)};
+}
+
+std::string times_text(std::vector<std::vector<std::string>> rows) {
+  rows.insert(rows.begin(), {"milliseconds", "median", "min", "max"});
+  return table_text(rows);
+}
+
+std::string rates_text(std::vector<std::vector<std::string>> rows) {
+  rows.insert(rows.begin(), {"", "here", "ceiling", "share"});
+  return table_text(rows);
+}
+
+std::string attention_text(std::string_view kind, const AttentionBench& b) {
+  std::string text = fmt::format("{}: {} against {}, {}/{} heads of size {}", kind,
+                                 counted(b.q_len, "query token"), counted(b.kv_len, "key"),
+                                 b.q_heads, b.kv_heads, b.head_dim);
+  if (b.v_head_dim != b.head_dim) text += fmt::format(", values {}", b.v_head_dim);
+  text += fmt::format(", {}", kv_dtype_name(b.kv_dtype));
+  if (b.window > 0) text += fmt::format(", window {}", b.window);
+  if (b.softcap > 0) text += fmt::format(", soft cap {}", b.softcap);
+  if (b.sinks) text += ", sinks";
+  return text;
+}
+
+}  // namespace
+
+void report_attention(const Common& common, std::string_view kind, const AttentionBench& b,
+                      int64_t rotate_bytes, const AttentionBenchResult& result,
+                      const Context& context, const Machine& machine) {
+  if (result.rotated_bytes <= rotate_bytes) {
+    note(common, fmt::format("memory has room for {} of caches only, and they should exceed {}: "
+                             "what is read may lie in the last-level cache",
+                             human_bytes(result.rotated_bytes), human_bytes(rotate_bytes)));
+  }
+  note_shortage(common, result.cpu_fraction, context.threads());
+  if (common.json) {
+    Json object = figures(result);
+    object.update(circumstances(result, context, machine));
+    object.update({{"kind", kind},
+                   {"q_heads", b.q_heads},
+                   {"kv_heads", b.kv_heads},
+                   {"head_dim", b.head_dim},
+                   {"v_head_dim", b.v_head_dim},
+                   {"kv_len", b.kv_len},
+                   {"q_len", b.q_len},
+                   {"kv_dtype", kv_dtype_name(b.kv_dtype)},
+                   {"window", b.window},
+                   {"softcap", b.softcap},
+                   {"sinks", b.sinks},
+                   {"caches", result.caches},
+                   {"rotated_bytes", result.rotated_bytes}});
+    print_json(object);
+    return;
+  }
+  print(fmt::format("{}\n{}, {} ({} in all) in turns\n\n{}\n{}", attention_text(kind, b),
+                    circumstances_text(result, context, machine), counted(result.caches, "cache"),
+                    human_bytes(result.rotated_bytes),
+                    times_text({times_row("attend()", result.ms)}),
+                    rates_text({rate_row("GB/s of keys and values", result.gb_per_s),
+                                rate_row("GFLOP/s", result.gflop_per_s)})));
+}
+
+void report_model(const Common& common, const std::string& model, const ModelBench& b,
+                  const ModelBenchResult& result, const Context& context, const Machine& machine) {
+  note_shortage(common, result.cpu_fraction, context.threads());
+  if (common.json) {
+    Json object{{"prefill_tokens_per_s", result.prefill_tokens_per_s},
+                {"decode_tokens_per_s", result.decode_tokens_per_s},
+                {"prefill_ms_median", result.prefill_ms.median},
+                {"prefill_ms_min", result.prefill_ms.min},
+                {"prefill_ms_max", result.prefill_ms.max},
+                {"weight_bytes", result.weight_bytes}};
+    object.update(figures(result));
+    object.update(circumstances(result, context, machine));
+    object.update({{"kind", "model"},
+                   {"model", model},
+                   {"prompt_tokens", result.prompt_tokens},
+                   {"new_tokens", b.new_tokens},
+                   {"batch", b.batch},
+                   {"kv_dtype", kv_dtype_name(result.kv_dtype)}});
+    print_json(object);
+    return;
+  }
+  Fields fields;
+  fields.add("prefill", fmt::format("{:.0f} tokens/s", result.prefill_tokens_per_s));
+  fields.add("decode", fmt::format("{:.0f} tokens/s", result.decode_tokens_per_s));
+  fields.add("a step reads",
+             fmt::format("{} of weights, {} of keys and values", human_bytes(result.weight_bytes),
+                         human_bytes(result.kv_bytes)));
+  print(fmt::format(
+      "model: {}, {} of {} and {}, {} cache\n{}\n\n{}\n{}\n{}", model, counted(b.batch, "sequence"),
+      counted(result.prompt_tokens, "prompt token"), counted(b.new_tokens, "new one"),
+      kv_dtype_name(result.kv_dtype), circumstances_text(result, context, machine), fields.text(),
+      times_text({times_row("prefill", result.prefill_ms), times_row("decoding step", result.ms)}),
+      rates_text({rate_row("GB/s, decoding", result.gb_per_s),
+                  rate_row("GFLOP/s, prefill", result.gflop_per_s)})));
+}
+
+}  // namespace gqa::cli

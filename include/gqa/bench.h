@@ -1,0 +1,108 @@
+// How fast attention and models run, beside the ceilings of the machine measured in the same run.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+
+#include "gqa/context.h"
+#include "gqa/dtype.h"
+#include "gqa/model.h"
+#include "gqa/progress.h"
+
+namespace gqa {
+
+struct BenchOptions {
+  /// How often everything is timed, in turns, after a first turn that warms up. 0: attention for
+  /// about two seconds, at least 5 times and at most 100; a model 3 times.
+  int repeats = 0;
+  /// Calls of attention go round caches that together take more bytes than this: give twice what
+  /// the last-level caches hold, so that none is found there.
+  int64_t rotate_bytes = int64_t{1} << 30;
+  /// Keys, values, queries and outputs take at most this, though fewer caches rotate then.
+  int64_t memory_bytes = INT64_MAX;
+};
+
+/// Of one call, in milliseconds, over all repetitions.
+struct BenchTimes {
+  double median = 0;
+  double min = 0;
+  double max = 0;
+};
+
+/// A rate, at the median time, and the machine's: the median of what the same threads reach.
+struct BenchRate {
+  double value = 0;
+  double ceiling = 0;
+  double fraction() const { return value / ceiling; }
+};
+
+/// One call of attend() with one sequence, causal: the queries are its last q_len tokens and have
+/// the cache's dtype (f32 for int8 and int4), as has the output. Keys, values and queries are
+/// random.
+struct AttentionBench {
+  int64_t q_heads = 32;
+  int64_t kv_heads = 8;
+  int64_t head_dim = 128;
+  int64_t v_head_dim = 128;
+  int64_t kv_len = 32768;  ///< tokens of the cache, those of the queries among them
+  int64_t q_len = 1;
+  KvDType kv_dtype = KvDType::f16;
+  int64_t window = 0;    ///< Mask::window
+  float softcap = 0.0f;  ///< AttendOptions::softcap
+  bool sinks = false;    ///< AttendOptions::sinks: a logit for each query head
+};
+
+struct AttentionBenchResult {
+  BenchTimes ms;
+  /// Of the keys and values that at least one query sees, each counted once.
+  int64_t kv_bytes = 0;
+  BenchRate gb_per_s;  ///< kv_bytes, 10^9 a second; ceiling: reading the pages of such caches
+  /// Useful operations, 2 * (head_dim + v_head_dim) for each query head and each key that it sees,
+  /// 10^9 a second; ceiling: SGEMM of 2048 x 2048 x 2048, oneDNN's.
+  BenchRate gflop_per_s;
+  /// CPU time of the process over wall time and threads, during the calls: below 1 where other
+  /// programs took the cores, or where there is too little work for so many threads.
+  double cpu_fraction = 0;
+  int repeats = 0;
+  int64_t caches = 0;         ///< that took turns
+  int64_t rotated_bytes = 0;  ///< of all of them
+};
+
+/// Times attend() and, in turns with it, the ceilings. Give a Context with pinned threads. Throws
+/// Error: usage for sizes below 1, q_heads that are no multiple of kv_heads, a q_len above kv_len,
+/// a window or soft cap below 0; resources where memory_bytes do not hold one cache. Progress is
+/// called between calls ("fill", "measure").
+AttentionBenchResult bench_attention(Context& context, const AttentionBench& bench,
+                                     const BenchOptions& options = {},
+                                     const Progress& progress = {});
+
+/// `batch` sequences that read a prompt each, of random tokens, and then decode together, greedily.
+struct ModelBench {
+  std::optional<int64_t> prompt_tokens = {};  ///< none: 512, or what the context holds
+  int64_t new_tokens = 64;                    ///< of each sequence
+  int64_t batch = 1;
+  std::optional<KvDType> kv_dtype = {};  ///< none: Model::default_kv_dtype()
+};
+
+struct ModelBenchResult {
+  int64_t prompt_tokens = 0;
+  KvDType kv_dtype = KvDType::f32;
+  BenchTimes prefill_ms;  ///< of reading all prompts, 512 tokens a forward pass
+  BenchTimes ms;          ///< of a decoding step: forward pass, logits and sampling of a token each
+  double prefill_tokens_per_s = 0;  ///< of all sequences, at the median time
+  double decode_tokens_per_s = 0;   ///< of all sequences, at the median time
+  int64_t weight_bytes = 0;         ///< that a step reads
+  int64_t kv_bytes = 0;             ///< that a step reads, of all sequences; mean over the steps
+  BenchRate gb_per_s;  ///< of a step, both; ceiling: reading the same memory over and over
+  /// Of reading the prompts, multiply-adds of weights and visible keys; ceiling: as of attention.
+  BenchRate gflop_per_s;
+  double cpu_fraction = 0;  ///< as of attention
+  int repeats = 0;
+};
+
+/// Times the model's forward passes and, in turns with them, the ceilings. Throws Error: usage for
+/// numbers below 1 or more tokens than the model's context; resources.
+ModelBenchResult bench_model(Context& context, const Model& model, const ModelBench& bench = {},
+                             const BenchOptions& options = {}, const Progress& progress = {});
+
+}  // namespace gqa

@@ -1,0 +1,118 @@
+"""`gqa bench`: what it reports and refuses. How fast anything is, no test says."""
+import os
+import unittest
+
+from model_folder import SOURCE
+from verb_case import VerbCase
+
+SMALL = ["--q-heads", "4", "--kv-heads", "2", "--head-dim", "16", "--kv-len", "96",
+         "--repeats", "2", "--threads", "1"]
+FIGURES = ["ms_median", "ms_min", "ms_max", "gb_per_s", "ceiling_gb_per_s", "bandwidth_fraction",
+           "gflop_per_s", "ceiling_gflop_per_s", "compute_fraction"]
+
+
+class BenchTest(VerbCase):
+    def check_figures(self, found):
+        for key in FIGURES:
+            self.assertIsInstance(found[key], float, key)
+            self.assertGreater(found[key], 0, key)
+        self.assertLessEqual(found["ms_min"], found["ms_median"])
+        self.assertLessEqual(found["ms_median"], found["ms_max"])
+        self.assertIsInstance(found["cpu_fraction"], float)
+        self.assertTrue(0 <= found["cpu_fraction"] <= 1)
+        self.assertEqual(found["short_of_cores"], found["cpu_fraction"] < 0.9)
+        self.assertIn("machine", found)
+        for share, rate in ("bandwidth_fraction", "gb_per_s"), ("compute_fraction", "gflop_per_s"):
+            self.assertAlmostEqual(found[share] / (found[rate] / found[f"ceiling_{rate}"]), 1, 9)
+
+    def check_attention(self, kind, *args, flop, kv_bytes, **config):
+        found = self.json("bench", kind, *SMALL, *args)
+        self.check_figures(found)
+        expected = {"kind": kind, "threads": 1, "repeats": 2, "kv_bytes": kv_bytes, "q_heads": 4,
+                    "kv_heads": 2, "head_dim": 16, "v_head_dim": 16, "kv_len": 96,
+                    "kv_dtype": "f16", "window": 0, "softcap": 0, "sinks": False} | config
+        self.assertEqual({key: found[key] for key in expected}, expected)
+        seconds = found["ms_median"] / 1e3
+        self.assertAlmostEqual(found["gflop_per_s"] * seconds * 1e9 / flop, 1, 9)
+        self.assertAlmostEqual(found["gb_per_s"] * seconds * 1e9 / kv_bytes, 1, 9)
+        self.assertGreaterEqual(found["caches"], 1)
+        self.assertGreaterEqual(found["rotated_bytes"], found["caches"] * kv_bytes)
+        return found
+
+    def test_decode(self):
+        self.check_attention("decode", flop=4 * 4 * 16 * 96, kv_bytes=96 * 2 * 32 * 2, q_len=1)
+
+    def test_prefill(self):
+        self.check_attention("prefill", flop=4 * 4 * 16 * 96 * 97 / 2, kv_bytes=96 * 2 * 32 * 2,
+                             q_len=96)
+
+    def test_options(self):
+        isa = self.json("doctor")["isas"][-1]
+        found = self.check_attention(
+            "prefill", "--v-head-dim", "8", "--q-len", "2", "--window", "10", "--softcap", "30",
+            "--sinks", "--kv-dtype", "f32", "--isa", isa, flop=2 * 24 * 4 * 20,
+            kv_bytes=11 * 2 * 24 * 4, v_head_dim=8, q_len=2, window=10, softcap=30, sinks=True,
+            kv_dtype="f32")
+        self.assertEqual(found["isa"], isa)
+
+    def test_text(self):
+        text = self.ok("bench", "decode", *SMALL, "--kv-dtype", "bf16", "--quiet")
+        for words in ["1 query token against 96 keys, 4/2 heads of size 16, bf16", "1 thread",
+                      "2 repetitions", "median", "ceiling", "GB/s", "GFLOP/s", " %"]:
+            self.assertIn(words, text)
+
+    def test_more_threads_than_cores_are_noted(self):
+        def one_core():
+            os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+
+        done = self.gqa("bench", "decode", *SMALL[:-2], "--threads", "3", "--json",
+                        preexec_fn=one_core)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn(b'"short_of_cores":true', done.stdout)
+        self.assertIn(b"3 threads ran for", done.stderr)
+
+    def test_model(self):
+        found = self.json("bench", "model", SOURCE, "--prompt-tokens", "20", "--new-tokens", "3",
+                          "--batch", "2", "--kv-dtype", "bf16", "--repeats", "1", "--threads", "1")
+        self.check_figures(found)
+        expected = {"kind": "model", "model": str(SOURCE), "prompt_tokens": 20, "new_tokens": 3,
+                    "batch": 2, "kv_dtype": "bf16", "threads": 1, "repeats": 1,
+                    # 22 tokens in the mean, of each sequence
+                    "kv_bytes": 2 * 22 * 6 * 2 * 8 * 16 * 2}
+        self.assertEqual({key: found[key] for key in expected}, expected)
+        step = found["ms_median"] / 1e3
+        self.assertAlmostEqual(found["decode_tokens_per_s"] * step / 2, 1, 9)
+        self.assertAlmostEqual(
+            found["prefill_tokens_per_s"] * found["prefill_ms_median"] / 1e3 / 40, 1, 9)
+        read = found["weight_bytes"] + found["kv_bytes"]
+        self.assertAlmostEqual(found["gb_per_s"] * step * 1e9 / read, 1, 9)
+        text = self.ok("bench", "model", SOURCE, "--new-tokens", "2", "--repeats", "1")
+        for words in ["1 sequence of 510 prompt tokens", "tokens/s", "of weights", "decoding step"]:
+            self.assertIn(words, text)
+
+    def test_usage_errors(self):
+        cases = {
+            r"decode, prefill or model \(see gqa bench --help": ["bench"],
+            "unexpected argument 'backward'": ["bench", "backward"],
+            r"(?s)--frobnicate.*gqa bench decode --help": ["bench", "decode", "--frobnicate"],
+            "--q-heads: .* at least|--q-heads: .* from 1": ["bench", "decode", "--q-heads", "0"],
+            "kv_heads is 5": ["bench", "decode", "--kv-heads", "5"],
+            "'int2'": ["bench", "decode", "--kv-dtype", "int2"],
+            "q_len is 65": ["bench", "prefill", "--kv-len", "64", "--q-len", "65"],
+            "'-1'": ["bench", "decode", "--window", "-1"],
+            "softcap is -1": ["bench", "decode", "--softcap", "-1"],
+            "--repeats": ["bench", "decode", "--repeats", "0"],
+            "--prompt-tokens": ["bench", "decode", "--prompt-tokens", "5"],
+            "MODEL": ["bench", "model"],
+            "prompt_tokens is 500": ["bench", "model", SOURCE, "--prompt-tokens", "500"],
+            "new_tokens is 512": ["bench", "model", SOURCE, "--new-tokens", "512"],
+        }
+        for words, args in cases.items():
+            with self.subTest(args=args):
+                self.refused(2, args, [words])
+        self.refused(66, ["bench", "model", self.root / "none"], ["none"])
+        self.refused(71, ["bench", "decode", "--kv-len", str(2**40)], ["memory"])
+
+
+if __name__ == "__main__":
+    unittest.main()
