@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <atomic>
 
+#include "core/checked.h"
+
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "bench/read_memory.cpp"
 #include "hwy/foreach_target.h"

@@ -22,13 +22,12 @@ int32_t PagePool::take() {
     page = pop(free_list_);
     --free_;
   } else {
-    AlignedBuffer memory(page_bytes_);
     if (empty_list_ == none) {
+      memory_.grow(std::ssize(pages_) + 1);
       pages_.emplace_back();
       push(empty_list_, static_cast<int32_t>(pages_.size()) - 1);
     }
     page = pop(empty_list_);
-    at(page).memory = std::move(memory);
   }
   at(page).holders = 1;
   ++held_;
@@ -51,7 +50,7 @@ void PagePool::drop(int32_t page) noexcept {
 void PagePool::trim() noexcept {
   const int32_t page = pop(free_list_);
   --free_;
-  at(page).memory = {};
+  memory_.give_back(page);
   push(empty_list_, page);
 }
 

@@ -6,7 +6,7 @@
 #include <memory>
 #include <vector>
 
-#include "core/aligned_buffer.h"
+#include "kv/slab_memory.h"
 
 namespace gqa {
 
@@ -14,14 +14,14 @@ namespace gqa {
 /// Thread-safety: like a std::vector.
 class PagePool {
  public:
-  explicit PagePool(int64_t page_bytes) : page_bytes_(page_bytes) {}
+  explicit PagePool(int64_t page_bytes) : page_bytes_(page_bytes), memory_(page_bytes) {}
 
   int64_t page_bytes() const { return page_bytes_; }
   int64_t held() const { return held_; }      ///< pages with a holder
   int64_t shared() const { return shared_; }  ///< pages with several
   int64_t free() const { return free_; }      ///< pages without one
 
-  std::byte* data(int32_t page) const { return static_cast<std::byte*>(at(page).memory.data()); }
+  std::byte* data(int32_t page) const { return memory_.data(page); }
   bool is_shared(int32_t page) const { return at(page).holders > 1; }
 
   /// A page with one holder: a free one, else one from the system. Its content is anything. Throws
@@ -38,7 +38,6 @@ class PagePool {
   static constexpr int32_t none = -1;
 
   struct Page {
-    AlignedBuffer memory;
     int32_t holders = 0;
     int32_t next = none;  ///< on its list, where it has no holder
   };
@@ -49,13 +48,14 @@ class PagePool {
   void push(int32_t& list, int32_t page) noexcept;
 
   int64_t page_bytes_;
+  SlabMemory memory_;
   int64_t held_ = 0;
   int64_t shared_ = 0;
   int64_t free_ = 0;
   std::vector<Page> pages_;
   // Lists are threaded through the pages, so that giving a page up never needs memory.
   int32_t free_list_ = none;   ///< pages without a holder
-  int32_t empty_list_ = none;  ///< ids without memory
+  int32_t empty_list_ = none;  ///< ids whose memory went back to the system
 };
 
 /// Pools of all the sizes that somebody needs, under one budget of pages.
