@@ -76,8 +76,8 @@ struct Table {
 
   // --- attention over one key block, `rows` query rows at a time ---
 
-  // Keys and values are of type t and decoded in registers, once for every few_rows rows: for more
-  // rows than two or three times that, decode them first.
+  // Keys and values are of type t and decoded in registers, once for every few_rows rows: for many
+  // rows it pays to decode them first.
 
   /// scores [rows][key_block] = q [rows][head_dim] * k [head_dim][key_block] for keys [begin, end)
   /// and perhaps some beside them. Each score is one chain of multiply-adds over head_dim, whatever
