@@ -47,10 +47,10 @@ void SlabMemory::grow(int64_t pages) {
 void SlabMemory::give_back(int32_t page) noexcept {
   const auto system_page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
   const auto begin = reinterpret_cast<uintptr_t>(data(page));
-  const uintptr_t first = (begin + system_page - 1) / system_page * system_page;
-  const uintptr_t last = (begin + static_cast<uintptr_t>(stride_)) / system_page * system_page;
-  if (first >= last) return;
-  static_cast<void>(madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED));
+  const uintptr_t skipped = (system_page - begin % system_page) % system_page;
+  const uintptr_t end = (begin + static_cast<uintptr_t>(stride_)) / system_page * system_page;
+  if (begin + skipped >= end) return;
+  static_cast<void>(madvise(data(page) + skipped, end - begin - skipped, MADV_DONTNEED));
 }
 
 }  // namespace gqa
