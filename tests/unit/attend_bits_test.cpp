@@ -6,6 +6,7 @@
 #include <new>
 
 #include "support/attention_case.h"
+#include "support/each_isa.h"
 
 // Counts allocations, to show that a steady state makes none.
 static std::atomic<int64_t> allocations{0};
@@ -39,10 +40,6 @@ std::vector<std::byte> bits_of(Context& context, Problem& p, const AttendItem& i
   attend(context, std::span(&item, 1), options);
   return bits(p);
 }
-
-class Isa : public ::testing::TestWithParam<std::string> {};
-INSTANTIATE_TEST_SUITE_P(All, Isa, ::testing::ValuesIn(available_isas()),
-                         [](const auto& isa) { return isa.param; });
 
 /// Part [t, t + n) of the query tokens of an item.
 AttendItem piece_of(const AttendItem& item, int64_t start, int64_t t, int64_t n) {

@@ -6,6 +6,7 @@
 #include "attention/plan.h"
 #include "attention/visible.h"
 #include "support/attention_case.h"
+#include "support/each_isa.h"
 
 namespace gqa {
 namespace {
@@ -47,10 +48,6 @@ TEST(VisibleKeys, AreWhatThePlainFormulaSaysAndTheirEndsNeverFall) {
     ASSERT_EQ(block_bits(seen, first), expected);
   }
 }
-
-class Isa : public ::testing::TestWithParam<std::string> {};
-INSTANTIATE_TEST_SUITE_P(All, Isa, ::testing::ValuesIn(available_isas()),
-                         [](const auto& isa) { return isa.param; });
 
 /// One key or value of KV head 1 becomes NaN: query heads that read it and rows that see it turn
 /// NaN, all others keep every bit.

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "support/attention_case.h"
+#include "support/each_isa.h"
 
 namespace gqa {
 namespace {
@@ -13,10 +14,6 @@ using test::draw;
 using test::Problem;
 using test::Random;
 using test::Sizes;
-
-class Isa : public ::testing::TestWithParam<std::string> {};
-INSTANTIATE_TEST_SUITE_P(All, Isa, ::testing::ValuesIn(available_isas()),
-                         [](const auto& isa) { return isa.param; });
 
 constexpr KvDType types[] = {KvDType::int8, KvDType::int4};
 

@@ -7,6 +7,7 @@
 #include "kernels/context.h"
 #include "support/attention_bound.h"
 #include "support/attention_case.h"
+#include "support/each_isa.h"
 
 namespace gqa {
 namespace {
@@ -16,10 +17,6 @@ using test::draw;
 using test::Problem;
 using test::Random;
 using test::Sizes;
-
-class Isa : public ::testing::TestWithParam<std::string> {};
-INSTANTIATE_TEST_SUITE_P(All, Isa, ::testing::ValuesIn(available_isas()),
-                         [](const auto& isa) { return isa.param; });
 
 TEST_P(Isa, IsTheOneThatRuns) {
   Context context({.threads = 1, .isa = GetParam()});
