@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "core/half.h"
+#include "kernels/load_row.h"
 #include "kv/pages.h"
 
 namespace gqa {
@@ -16,13 +16,7 @@ void read_row(const kernels::Table& kernels, const AnyView<4>& x, std::span<cons
   const int64_t logical = s / x.shape[1];
   const int64_t page = pages.empty() ? logical : pages[static_cast<size_t>(logical)];
   const int64_t base = page * x.strides[0] + s % x.shape[1] * x.strides[1] + head * x.strides[2];
-  const int64_t dim = x.shape[3];
-  if (x.strides[3] == 1) {
-    const auto* p = static_cast<const char*>(x.data) + base * dtype_bytes(x.dtype);
-    kernels.decode(x.dtype, p, dim, out);
-    return;
-  }
-  for (int64_t d = 0; d < dim; ++d) out[d] = load_element(x.data, x.dtype, base + d * x.strides[3]);
+  kernels::load_row(kernels, x.data, x.dtype, base, x.strides[3], x.shape[3], out);
 }
 
 void load_strided_keys(const kernels::Table& kernels, const StridedKv& kv, int64_t kv_head,

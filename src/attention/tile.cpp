@@ -2,9 +2,11 @@
 
 #include <bit>
 #include <cmath>
+#include <utility>
 
 #include "attention/blocks.h"
 #include "core/half.h"
+#include "kernels/load_row.h"
 
 namespace gqa {
 namespace {
@@ -39,15 +41,8 @@ void Tile::load_queries(float* q) const {
   const float scale = options_.scale.value_or(1.0f / std::sqrt(dim));
   for (int64_t r = 0; r < rows(); ++r, q += shape_.head_dim) {
     const int64_t base = token(r) * x.strides[0] + head(r) * x.strides[1];
-    if (x.strides[2] == 1) {
-      prefetch_query(r);
-      const auto* p = static_cast<const char*>(x.data) + base * dtype_bytes(x.dtype);
-      kernels_.decode(x.dtype, p, shape_.head_dim, q);
-    } else {
-      for (int64_t d = 0; d < shape_.head_dim; ++d) {
-        q[d] = load_element(x.data, x.dtype, base + d * x.strides[2]);
-      }
-    }
+    if (x.strides[2] == 1) prefetch_query(r);
+    kernels::load_row(kernels_, x.data, x.dtype, base, x.strides[2], shape_.head_dim, q);
     for (int64_t d = 0; d < shape_.head_dim; ++d) q[d] *= scale;
   }
 }
@@ -81,9 +76,10 @@ void Tile::attend_block(int64_t block, const Workspace& w, const Rows& out) cons
       std::all_of(w.visible, w.visible + rows(), [&](uint64_t seen) { return seen == any; });
   const bool few = rows() <= decode_once_rows;
   const Operand k = load_keys(kernels_, item_.kv, kv_head_, block, keys, shape_.head_dim, few, w.k);
+  kernels::Ahead next = values_ahead(item_.kv, kv_head_, block);  // asked for once
   for_alike(alike, w, [&](int64_t r, int64_t n, Range seen) {
     kernels_.score(w.q + r * shape_.head_dim, n, shape_.head_dim, k.type, k.data, seen,
-                   w.scores + r * key_block, values_ahead(item_.kv, kv_head_, block));
+                   w.scores + r * key_block, std::exchange(next, {}));
   });
   change_scores(block, w);
   kernels_.softmax(w.scores, w.visible, rows(), out.states, out.acc, stride());
@@ -94,9 +90,10 @@ void Tile::attend_block(int64_t block, const Workspace& w, const Rows& out) cons
     accumulate_one_by_one(keys, v, w, out);
     return;
   }
+  next = keys_ahead(item_.kv, kv_head_, block + 1);
   for_alike(alike, w, [&](int64_t r, int64_t n, Range seen) {
     kernels_.accumulate(w.scores + r * key_block, n, v.type, v.data, stride(), seen,
-                        out.acc + r * stride(), keys_ahead(item_.kv, kv_head_, block + 1));
+                        out.acc + r * stride(), std::exchange(next, {}));
   });
 }
 
@@ -143,12 +140,7 @@ void Tile::load_bias(int64_t row, int64_t block, float* out) const {
   const int64_t first = block * key_block;
   const int64_t count = std::min(key_block, shape_.keys.len - first);
   const int64_t base = head(row) * step(0) + token(row) * step(1) + first * step(2);
-  if (step(2) == 1) {
-    const auto* p = static_cast<const char*>(x.data) + base * dtype_bytes(x.dtype);
-    kernels_.decode(x.dtype, p, count, out);
-  } else {
-    for (int64_t s = 0; s < count; ++s) out[s] = load_element(x.data, x.dtype, base + s * step(2));
-  }
+  kernels::load_row(kernels_, x.data, x.dtype, base, step(2), count, out);
   std::fill(out + count, out + key_block, 0.0f);
 }
 

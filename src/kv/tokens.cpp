@@ -5,6 +5,7 @@
 
 #include "core/half.h"
 #include "core/int_row.h"
+#include "kernels/load_row.h"
 
 namespace gqa {
 namespace {
@@ -86,16 +87,8 @@ class Writer {
 
   /// Converts x[token, head, :] to f32, in row_.
   void decode_row(const AnyView<3>& x, int64_t token, int64_t head) const {
-    const int64_t dim = x.shape[2];
     const int64_t base = token * x.strides[0] + head * x.strides[1];
-    if (x.strides[2] == 1) {
-      const auto* from = static_cast<const char*>(x.data) + base * dtype_bytes(x.dtype);
-      kernels_.decode(x.dtype, from, dim, row_);
-    } else {
-      for (int64_t d = 0; d < dim; ++d) {
-        row_[d] = load_element(x.data, x.dtype, base + d * x.strides[2]);
-      }
-    }
+    kernels::load_row(kernels_, x.data, x.dtype, base, x.strides[2], x.shape[2], row_);
   }
 
   /// Converts x[token, head, :] to the layer's type.
