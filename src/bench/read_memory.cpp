@@ -58,9 +58,17 @@ void append_pieces(std::span<const std::byte> memory, std::vector<Piece>& pieces
 }
 
 void append_pages(const detail::KvLayer& layer, KeyRange keys, std::vector<Piece>& pieces) {
-  for (int64_t block = keys.begin / KvCache::page_size; block * KvCache::page_size < keys.end;
-       ++block) {
-    append_pieces(layer.page(block), pieces);
+  const int64_t begin = keys.begin / KvCache::page_size;
+  const int64_t end = ceil_div(keys.end, KvCache::page_size);
+  for (int64_t head = 0; head < layer.kv_heads; ++head) {
+    for (int64_t block = begin; block < end;) {
+      // Parts that lie one behind the other are one piece.
+      Piece memory = layer.part(block, head);
+      while (++block < end && layer.part(block, head).data() == memory.data() + memory.size()) {
+        memory = {memory.data(), memory.size() + layer.part(block, head).size()};
+      }
+      append_pieces(memory, pieces);
+    }
   }
 }
 

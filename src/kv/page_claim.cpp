@@ -1,7 +1,6 @@
 #include "kv/page_claim.h"
 
 #include <algorithm>
-#include <cstring>
 
 #include "core/checked.h"
 #include "core/fail.h"
@@ -54,15 +53,20 @@ void PageClaim::commit() {
   size_t next = 0;
   for (const Need& need : needs_) {
     KvLayer& layer = *need.layer;
-    const auto bytes = static_cast<size_t>(layer.pool->page_bytes());
+    const int64_t parts = layer.pool->parts();
     if (need.copy) {
       const int32_t copy = taken_[next++];
-      std::memcpy(layer.pool->data(copy), layer.pool->data(last_page(layer)), bytes);
+      for (int64_t part = 0; part < parts; ++part) {
+        const std::span<const std::byte> from = layer.pool->part(last_page(layer), part);
+        std::copy(from.begin(), from.end(), layer.pool->part(copy, part).begin());
+      }
       last_page(layer) = copy;
     }
     for (int64_t i = 0; i < need.fresh; ++i) {
       const int32_t page = taken_[next++];
-      std::memset(layer.pool->data(page), 0, bytes);
+      for (int64_t part = 0; part < parts; ++part) {
+        std::ranges::fill(layer.pool->part(page, part), std::byte{0});
+      }
       layer.pages.push_back(page);
     }
   }

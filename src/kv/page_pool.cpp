@@ -59,11 +59,11 @@ PageStore::PageStore(int64_t max_pages) {
   budget_ = max_pages == 0 ? ids : std::min(max_pages, ids);
 }
 
-PagePool& PageStore::pool(int64_t page_bytes) {
+PagePool& PageStore::pool(int64_t part_bytes, int64_t parts) {
   for (const auto& pool : pools_) {
-    if (pool->page_bytes() == page_bytes) return *pool;
+    if (pool->part_bytes() == part_bytes && pool->parts() == parts) return *pool;
   }
-  return *pools_.emplace_back(std::make_unique<PagePool>(page_bytes));
+  return *pools_.emplace_back(std::make_unique<PagePool>(part_bytes, parts));
 }
 
 int64_t PageStore::left() const {

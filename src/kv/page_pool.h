@@ -4,24 +4,31 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "kv/slab_memory.h"
 
 namespace gqa {
 
-/// Pages of one size, known by ids from 0. Nothing here scans pages: all numbers are kept.
+/// Pages of one size, known by ids from 0, each of `parts` equal parts that lie apart (SlabMemory).
+/// Nothing here scans pages: all numbers are kept.
 /// Thread-safety: like a std::vector.
 class PagePool {
  public:
-  explicit PagePool(int64_t page_bytes) : page_bytes_(page_bytes), memory_(page_bytes) {}
+  PagePool(int64_t part_bytes, int64_t parts)
+      : part_bytes_(part_bytes), parts_(parts), memory_(part_bytes, parts) {}
 
-  int64_t page_bytes() const { return page_bytes_; }
+  int64_t part_bytes() const { return part_bytes_; }
+  int64_t parts() const { return parts_; }
+  int64_t page_bytes() const { return part_bytes_ * parts_; }
   int64_t held() const { return held_; }      ///< pages with a holder
   int64_t shared() const { return shared_; }  ///< pages with several
   int64_t free() const { return free_; }      ///< pages without one
 
-  std::byte* data(int32_t page) const { return memory_.data(page); }
+  std::span<std::byte> part(int32_t page, int64_t part) const {
+    return {memory_.data(page, part), static_cast<size_t>(part_bytes_)};
+  }
   bool is_shared(int32_t page) const { return at(page).holders > 1; }
 
   /// A page with one holder: a free one, else one from the system. Its content is anything. Throws
@@ -47,7 +54,8 @@ class PagePool {
   int32_t pop(int32_t& list) noexcept;
   void push(int32_t& list, int32_t page) noexcept;
 
-  int64_t page_bytes_;
+  int64_t part_bytes_;
+  int64_t parts_;
   SlabMemory memory_;
   int64_t held_ = 0;
   int64_t shared_ = 0;
@@ -65,8 +73,8 @@ class PageStore {
   /// max_pages: held or free; 0: as many as ids can tell apart.
   explicit PageStore(int64_t max_pages);
 
-  /// The pool of this size, made at the first call. It stays where it is.
-  PagePool& pool(int64_t page_bytes);
+  /// The pool of pages like that, made at the first call. It stays where it is.
+  PagePool& pool(int64_t part_bytes, int64_t parts);
   const std::vector<std::unique_ptr<PagePool>>& pools() const { return pools_; }
 
   int64_t budget() const { return budget_; }

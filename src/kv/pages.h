@@ -16,9 +16,10 @@ namespace gqa::detail {
 
 static_assert(KvCache::page_size == kernels::key_block, "a page is one key block");
 
-/// A page holds page_size tokens of all KV heads: keys [kv_heads][head_dim][page_size], transposed
-/// as the score kernel reads them, then values [kv_heads][page_size][v_head_dim]. Readers ask for a
-/// logical block and never learn where it lies, nor with whom it is shared.
+/// A page holds page_size tokens of all KV heads, a part for each head: keys [head_dim][page_size],
+/// transposed as the score kernel reads them, then values [page_size][v_head_dim]. Parts of one
+/// head lie one behind the other (SlabMemory), and that is how a thread reads them. Readers ask for
+/// a logical block and never learn where it lies, nor with whom it is shared.
 ///
 /// Of a quantised type, each of those [head_dim][page_size] and [page_size][v_head_dim] is rows of
 /// integers (core/int_row.h) behind scales [page_size] f32, one per token: contiguous, so that they
@@ -50,9 +51,9 @@ struct KvLayer {
     return block >= 0 && block < static_cast<int64_t>(pages.size()) &&
            pages[static_cast<size_t>(block)] != released_page;
   }
-  /// All of a block that it holds.
-  std::span<const std::byte> page(int64_t block) const {
-    return {start(block), static_cast<size_t>(pool->page_bytes())};
+  /// Keys and values of a block that it holds, and a KV head.
+  std::span<std::byte> part(int64_t block, int64_t head) const {
+    return pool->part(pages[static_cast<size_t>(block)], head);
   }
   /// Keys [head_dim][page_size] of a block that it holds, and a KV head.
   std::byte* keys(int64_t block, int64_t head) const {
@@ -81,13 +82,10 @@ struct KvLayer {
     return is_quantised(dtype) ? KvCache::page_size * static_cast<int64_t>(sizeof(float)) : 0;
   }
   int64_t part_bytes(int64_t dim) const { return KvCache::page_size * kv_vector_bytes(dtype, dim); }
-  std::byte* key_part(int64_t block, int64_t head) const {
-    return start(block) + head * part_bytes(head_dim);
-  }
+  std::byte* key_part(int64_t block, int64_t head) const { return part(block, head).data(); }
   std::byte* value_part(int64_t block, int64_t head) const {
-    return start(block) + kv_heads * part_bytes(head_dim) + head * part_bytes(v_head_dim);
+    return key_part(block, head) + part_bytes(head_dim);
   }
-  std::byte* start(int64_t block) const { return pool->data(pages[static_cast<size_t>(block)]); }
 };
 
 }  // namespace gqa::detail
