@@ -34,12 +34,24 @@ constexpr KvDType kv_dtype(DType t) { return static_cast<KvDType>(t); }
 /// The inverse; t must not be quantised.
 constexpr DType element_dtype(KvDType t) { return static_cast<DType>(t); }
 
-/// Bytes that a vector of n elements takes in a cache, its scale included; int4 rounds an odd n up.
+/// Bytes that a vector of n elements takes in a cache, its scale included. Caches pack bf16, int8
+/// and int4 into words of 4 bytes: n is rounded up to whole ones.
 constexpr int64_t kv_vector_bytes(KvDType t, int64_t n) {
+  constexpr int64_t word = 4;
   constexpr int64_t scale = sizeof(float);
-  if (t == KvDType::int8) return n + scale;
-  if (t == KvDType::int4) return (n + 1) / 2 + scale;
-  return n * dtype_bytes(element_dtype(t));
+  switch (t) {
+    case KvDType::f32:
+      return n * word;
+    case KvDType::f16:
+      return n * 2;
+    case KvDType::bf16:
+      return (n + 1) / 2 * word;
+    case KvDType::int8:
+      return (n + 3) / 4 * word + scale;
+    case KvDType::int4:
+      return (n + 7) / 8 * word + scale;
+  }
+  return 0;
 }
 
 /// "f32", "f16", "bf16", "int8" or "int4".

@@ -39,66 +39,62 @@ void load_strided_keys(const kernels::Table& kernels, const StridedKv& kv, int64
   }
 }
 
+/// Part of a page where a cache holds it.
+kernels::Ahead ahead_of(const Kv& kv, int64_t block, bool keys, int64_t kv_head) {
+  const auto* packed = std::get_if<PackedKv>(&kv);
+  if (!packed || !packed->layer().holds(block)) return {};
+  const detail::KvLayer& layer = packed->layer();
+  const std::span<const std::byte> part =
+      keys ? layer.key_part(block, kv_head) : layer.value_part(block, kv_head);
+  return {part.data(), std::ssize(part)};
+}
+
 }  // namespace
 
 kernels::Ahead keys_ahead(const Kv& kv, int64_t kv_head, int64_t block) {
-  const auto* packed = std::get_if<PackedKv>(&kv);
-  if (!packed || !packed->layer().holds(block)) return {};
-  const detail::KvLayer& layer = packed->layer();
-  return {layer.keys(block, kv_head), layer.head_dim * layer.row_bytes(key_block)};
+  return ahead_of(kv, block, true, kv_head);
 }
 
 kernels::Ahead values_ahead(const Kv& kv, int64_t kv_head, int64_t block) {
-  const auto* packed = std::get_if<PackedKv>(&kv);
-  if (!packed || !packed->layer().holds(block)) return {};
-  const detail::KvLayer& layer = packed->layer();
-  return {layer.values(block, kv_head), key_block * layer.row_bytes(layer.v_head_dim)};
+  return ahead_of(kv, block, false, kv_head);
 }
 
 Operand load_keys(const kernels::Table& kernels, const Kv& kv, int64_t kv_head, int64_t block,
                   kernels::Range keys, int64_t head_dim, bool as_stored, float* scratch) {
   if (const auto* strided = std::get_if<StridedKv>(&kv)) {
     load_strided_keys(kernels, *strided, kv_head, block, keys, head_dim, scratch);
-    return {scratch, DType::f32};
+    return {scratch, KvDType::f32, nullptr, key_block};
   }
   const detail::KvLayer& layer = std::get<PackedKv>(kv).layer();
+  const KvDType t = layer.dtype;
   const std::byte* stored = layer.keys(block, kv_head);
-  if (is_quantised(layer.dtype)) {
-    const float* scales = layer.key_scales(block, kv_head);
-    kernels.dequantise_columns(layer.dtype, stored, head_dim, scales, scratch);
-    return {scratch, DType::f32};
+  const float* scales = is_quantised(t) ? layer.key_scales(block, kv_head) : nullptr;
+  if (as_stored || t == KvDType::f32 || kernels.takes_stored(t)) {
+    return {stored, t, scales, key_block};
   }
-  const DType type = element_dtype(layer.dtype);
-  if (as_stored || type == DType::f32) return {stored, type};
-  kernels.decode(type, stored, head_dim * key_block, scratch);
-  return {scratch, DType::f32};
+  kernels.unpack(t, stored, {0, static_cast<int32_t>(head_dim)}, key_block, key_block, scratch);
+  return {scratch, KvDType::f32, scales, key_block};
 }
 
 Operand load_values(const kernels::Table& kernels, const Kv& kv, int64_t kv_head, int64_t block,
                     kernels::Range keys, int64_t v_head_dim, bool as_stored, float* scratch) {
   const int64_t stride = row_stride(v_head_dim);
-  const auto* strided = std::get_if<StridedKv>(&kv);
-  const detail::KvLayer* layer = strided ? nullptr : &std::get<PackedKv>(kv).layer();
-  const bool quantised = layer && is_quantised(layer->dtype);
-  const std::byte* stored = layer ? layer->values(block, kv_head) : nullptr;
-  if (layer && !quantised && stride == v_head_dim) {
-    const DType type = element_dtype(layer->dtype);
-    if (as_stored || type == DType::f32) return {stored, type};
-  }
-  const int64_t row_bytes = layer ? layer->row_bytes(v_head_dim) : 0;
-  for (int64_t s = keys.begin; s < keys.end; ++s) {
-    float* row = scratch + s * stride;
-    if (strided) {
+  if (const auto* strided = std::get_if<StridedKv>(&kv)) {
+    for (int64_t s = keys.begin; s < keys.end; ++s) {
+      float* row = scratch + s * stride;
       read_row(kernels, strided->v, strided->pages, block * key_block + s, kv_head, row);
-    } else if (quantised) {
-      const float scale = layer->value_scales(block, kv_head)[s];
-      kernels.dequantise_row(layer->dtype, stored + s * row_bytes, v_head_dim, scale, row);
-    } else {
-      kernels.decode(element_dtype(layer->dtype), stored + s * row_bytes, v_head_dim, row);
+      std::fill(row + v_head_dim, row + stride, 0.0f);
     }
-    std::fill(row + v_head_dim, row + stride, 0.0f);
+    return {scratch, KvDType::f32, nullptr, stride};
   }
-  return {scratch, DType::f32};
+  const detail::KvLayer& layer = std::get<PackedKv>(kv).layer();
+  const KvDType t = layer.dtype;
+  const std::byte* stored = layer.values(block, kv_head);
+  const float* scales = is_quantised(t) ? layer.value_scales(block, kv_head) : nullptr;
+  const bool in_place = (as_stored || t == KvDType::f32) && stride == v_head_dim;
+  if (in_place || kernels.takes_stored(t)) return {stored, t, scales, v_head_dim};
+  kernels.unpack(t, stored, keys, v_head_dim, stride, scratch);
+  return {scratch, KvDType::f32, scales, stride};
 }
 
 }  // namespace gqa

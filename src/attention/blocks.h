@@ -16,10 +16,12 @@ constexpr int64_t keys_scratch(int64_t head_dim) {
   return (kernels::key_block + transpose_rows) * head_dim;
 }
 
-/// A block of keys or values as the kernels take it.
+/// A block of keys or values as the kernels take it: words of a type, and the keys' scales.
 struct Operand {
-  const void* data;
-  DType type;
+  const void* words;
+  KvDType type;
+  const float* scales;  ///< [key_block], or null
+  int64_t columns;      ///< of words
 };
 
 /// Where a cache holds keys or values of a block and KV head; none for other arrays, or where the
@@ -28,14 +30,14 @@ kernels::Ahead keys_ahead(const Kv& kv, int64_t kv_head, int64_t block);
 kernels::Ahead values_ahead(const Kv& kv, int64_t kv_head, int64_t block);
 
 /// Keys [begin, end) of one block and KV head [head_dim][key_block]: in place where a cache holds
-/// them in f32 or, if `as_stored`, in whatever type, else as f32 in `scratch` [keys_scratch]. The
-/// other keys are without meaning.
+/// them in f32 or, if `as_stored` or the kernels say so, in whatever type, else as f32 in `scratch`
+/// [keys_scratch]. The other keys are without meaning.
 Operand load_keys(const kernels::Table& kernels, const Kv& kv, int64_t kv_head, int64_t block,
                   kernels::Range keys, int64_t head_dim, bool as_stored, float* scratch);
 
-/// Values [begin, end) of one block and KV head, rows row_stride apart with zeros behind
-/// v_head_dim: in place where a cache holds just that in f32 or, if `as_stored`, in whatever type,
-/// else as f32 in `scratch` [key_block][row_stride]. Other rows are without meaning.
+/// Values [begin, end) of one block and KV head [key_block][columns]: in place likewise, if a row
+/// of them is a whole number of vectors, else as f32 in `scratch` [key_block][row_stride] with
+/// zeros behind v_head_dim. Other rows are without meaning.
 Operand load_values(const kernels::Table& kernels, const Kv& kv, int64_t kv_head, int64_t block,
                     kernels::Range keys, int64_t v_head_dim, bool as_stored, float* scratch);
 

@@ -31,6 +31,7 @@ struct KvShapeOf {
     shape.head_dim = layer.head_dim;
     shape.v_head_dim = layer.v_head_dim;
     shape.keys.len = kv.len();
+    shape.kv_dtype = layer.dtype;
   }
 
   void operator()(const StridedKv& kv) const {

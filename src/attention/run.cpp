@@ -8,7 +8,7 @@ namespace {
 void run_unit(const kernels::Table& kernels, const Job& job, const Unit& unit, const Workspace& w,
               float* partials) {
   const Tile tile(kernels, job, unit.item, unit.kv_head, unit.t_begin, unit.t_end);
-  tile.load_queries(w.q);
+  tile.load_queries(w);
   if (unit.partial >= 0) {
     tile.attend_chunk(unit.chunk_begin, w, rows_at(partials + unit.partial, tile.rows()));
     return;
@@ -40,18 +40,24 @@ constexpr double worth_threads = 1e5;
 
 void run(Context::Impl& context, const Job& job, std::span<const Unit> units,
          std::span<const MergeJob> merges, const PlanSize& size) {
-  const int64_t per_thread = Workspace::floats(size);
+  int64_t query_bytes = 0;
+  for (const ItemShape& shape : job.shapes) {
+    query_bytes =
+        std::max(query_bytes, context.kernels->query_bytes(shape.kv_dtype, shape.head_dim));
+  }
+  const int64_t per_thread = Workspace::floats(size, query_bytes);
   float* memory =
       context.scratch<float>(Scratch::attend_threads, per_thread * context.pool.n_threads());
   float* partials = context.scratch<float>(Scratch::attend_partials, size.partial_floats);
   const auto loop = [&](int64_t n, const auto& body) {
     if (size.multiply_adds < worth_threads) {
-      const Workspace w(memory, size);
+      const Workspace w(memory, size, query_bytes);
       for (int64_t i = 0; i < n; ++i) body(i, w);
       return;
     }
-    context.pool.parallel_for(
-        n, [&](int64_t i, int thread) { body(i, Workspace(memory + thread * per_thread, size)); });
+    context.pool.parallel_for(n, [&](int64_t i, int thread) {
+      body(i, Workspace(memory + thread * per_thread, size, query_bytes));
+    });
   };
   loop(static_cast<int64_t>(units.size()), [&](int64_t i, const Workspace& w) {
     run_unit(*context.kernels, job, units[static_cast<size_t>(i)], w, partials);

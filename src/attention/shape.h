@@ -13,6 +13,7 @@ namespace gqa {
 struct ItemShape {
   int64_t q_len = 0, q_heads = 0, kv_heads = 0, head_dim = 0, v_head_dim = 0;
   int64_t q_start = 0;
+  KvDType kv_dtype = KvDType::f32;  ///< of a cache; arrays are decoded to f32 first
   SequenceKeys keys;
   std::span<const int32_t> group_offsets;
 

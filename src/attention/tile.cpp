@@ -33,17 +33,20 @@ Tile::Tile(const kernels::Table& kernels, const Job& job, int32_t item, int32_t 
       kv_head_(kv_head),
       first_head_(shape_.first_head(kv_head)),
       heads_(shape_.heads(kv_head)),
+      query_bytes_(kernels.query_bytes(shape_.kv_dtype, shape_.head_dim)),
       keys_(options_.mask, shape_, t_begin, t_end) {}
 
-void Tile::load_queries(float* q) const {
+void Tile::load_queries(const Workspace& w) const {
   const AnyView<3>& x = item_.q;
   const auto dim = static_cast<float>(shape_.head_dim);
   const float scale = options_.scale.value_or(1.0f / std::sqrt(dim));
-  for (int64_t r = 0; r < rows(); ++r, q += shape_.head_dim) {
+  float* q = w.q;
+  for (int64_t r = 0; r < rows(); ++r) {
     const int64_t base = token(r) * x.strides[0] + head(r) * x.strides[1];
     if (x.strides[2] == 1) prefetch_query(r);
     kernels::load_row(kernels_, x.data, x.dtype, base, x.strides[2], shape_.head_dim, q);
     for (int64_t d = 0; d < shape_.head_dim; ++d) q[d] *= scale;
+    kernels_.prepare_query(shape_.kv_dtype, q, shape_.head_dim, w.queries + r * query_bytes_);
   }
 }
 
@@ -78,23 +81,31 @@ void Tile::attend_block(int64_t block, const Workspace& w, const Rows& out) cons
   const Operand k = load_keys(kernels_, item_.kv, kv_head_, block, keys, shape_.head_dim, few, w.k);
   kernels::Ahead next = values_ahead(item_.kv, kv_head_, block);  // asked for once
   for_alike(alike, w, [&](int64_t r, int64_t n, Range seen) {
-    kernels_.score(w.q + r * shape_.head_dim, n, shape_.head_dim, k.type, k.data, seen,
-                   w.scores + r * key_block, std::exchange(next, {}));
+    kernels_.score(query(w, r), n, shape_.head_dim, k.type, k.words, seen, w.scores + r * key_block,
+                   std::exchange(next, {}));
   });
+  if (k.scales) kernels_.scale_keys(w.scores, w.visible, rows(), k.scales);
   change_scores(block, w);
   kernels_.softmax(w.scores, w.visible, rows(), out.states, out.acc, stride());
   const Operand v =
       load_values(kernels_, item_.kv, kv_head_, block, keys, shape_.v_head_dim, few && alike, w.v);
-  if (!alike && !kernels_.all_finite(static_cast<const float*>(v.data) + keys.begin * stride(),
-                                     (keys.end - keys.begin) * stride())) {
+  if (v.scales) {
+    kernels_.scale_keys(w.scores, w.visible, rows(), v.scales);
+  } else if (!alike && !finite(v, keys)) {
     accumulate_one_by_one(keys, v, w, out);
     return;
   }
   next = keys_ahead(item_.kv, kv_head_, block + 1);
   for_alike(alike, w, [&](int64_t r, int64_t n, Range seen) {
-    kernels_.accumulate(w.scores + r * key_block, n, v.type, v.data, stride(), seen,
-                        out.acc + r * stride(), std::exchange(next, {}));
+    kernels_.accumulate(w.scores + r * key_block, n, v.type, v.words, v.columns, seen,
+                        out.acc + r * stride(), stride(), std::exchange(next, {}));
   });
+}
+
+/// No NaN and no infinity among values that have been decoded.
+bool Tile::finite(const Operand& v, Range keys) const {
+  return kernels_.all_finite(static_cast<const float*>(v.words) + keys.begin * v.columns,
+                             (keys.end - keys.begin) * v.columns);
 }
 
 /// Calls body(row, rows, keys) for rows that see about the same keys, with the range of these: all
@@ -164,8 +175,8 @@ void Tile::accumulate_one_by_one(Range keys, const Operand& v, const Workspace& 
   for (int64_t r = 0; r < rows(); ++r) {
     for (int32_t s = keys.begin; s < keys.end; ++s) {
       if ((w.visible[r] >> s & 1) == 0) continue;
-      kernels_.accumulate(w.scores + r * key_block, 1, v.type, v.data, stride(), {s, s + 1},
-                          out.acc + r * stride(), {});
+      kernels_.accumulate(w.scores + r * key_block, 1, v.type, v.words, v.columns, {s, s + 1},
+                          out.acc + r * stride(), stride(), {});
     }
   }
 }

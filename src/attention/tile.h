@@ -25,8 +25,8 @@ class Tile {
     return keys_.touch(chunk * chunk_keys, (chunk + 1) * chunk_keys);
   }
 
-  /// q [rows][head_dim] f32, times the scale.
-  void load_queries(float* q) const;
+  /// Queries times the scale, as the kernels want them for this cache.
+  void load_queries(const Workspace& w) const;
   /// Works through the keys of one chunk from a fresh state.
   void attend_chunk(int64_t chunk, const Workspace& w, const Rows& out) const;
   /// total = total merged with a later chunk's result.
@@ -38,6 +38,9 @@ class Tile {
   int64_t token(int64_t row) const { return t_begin_ + row / heads_; }
   int64_t head(int64_t row) const { return first_head_ + row % heads_; }
 
+  const std::byte* query(const Workspace& w, int64_t row) const {
+    return w.queries + row * query_bytes_;
+  }
   void prefetch_query(int64_t row) const;
   void attend_block(int64_t block, const Workspace& w, const Rows& out) const;
   uint64_t look(int64_t block, const Workspace& w) const;
@@ -45,6 +48,7 @@ class Tile {
   void change_scores(int64_t block, const Workspace& w) const;
   template <typename Body>
   void for_alike(bool alike, const Workspace& w, const Body& body) const;
+  bool finite(const Operand& v, kernels::Range keys) const;
   void accumulate_one_by_one(kernels::Range keys, const Operand& v, const Workspace& w,
                              const Rows& out) const;
   float normaliser(const kernels::RowState& state, int64_t head) const;
@@ -57,6 +61,7 @@ class Tile {
   int64_t t_begin_, t_end_;
   int32_t kv_head_;
   int64_t first_head_, heads_;
+  int64_t query_bytes_;
   TileKeys keys_;
 };
 

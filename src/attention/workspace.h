@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <limits>
 
@@ -31,27 +32,34 @@ inline Rows rows_at(float* memory, int64_t rows) {
 
 /// All sizes are those of the largest unit.
 struct Workspace {
-  float* q;           ///< [rows][head_dim], scaled
-  float* k;           ///< [keys_scratch]
-  float* v;           ///< [key_block][row_stride]
-  float* scores;      ///< [rows][key_block]
-  float* bias;        ///< [rows][key_block]
-  uint64_t* visible;  ///< [rows]: a bit for each key of the block
+  float* q;            ///< [head_dim]: a query on its way to `queries`
+  std::byte* queries;  ///< [rows], scaled, prepared for the cache
+  float* k;            ///< [keys_scratch]
+  float* v;            ///< [key_block][row_stride]
+  float* scores;       ///< [rows][key_block]
+  float* bias;         ///< [rows][key_block]
+  uint64_t* visible;   ///< [rows]: a bit for each key of the block
   Rows part;
   Rows total;
 
-  static int64_t floats(const PlanSize& s) { return lay_out(nullptr, s, nullptr); }
-  Workspace(float* memory, const PlanSize& s) { lay_out(memory, s, this); }
+  /// query_bytes: of the largest prepared query.
+  static int64_t floats(const PlanSize& s, int64_t query_bytes) {
+    return lay_out(nullptr, s, query_bytes, nullptr);
+  }
+  Workspace(float* memory, const PlanSize& s, int64_t query_bytes) {
+    lay_out(memory, s, query_bytes, this);
+  }
 
  private:
-  static int64_t lay_out(float* memory, const PlanSize& s, Workspace* w) {
+  static int64_t lay_out(float* memory, const PlanSize& s, int64_t query_bytes, Workspace* w) {
     int64_t used = 0;
     const auto take = [&](int64_t n) {
       float* p = memory ? memory + used : nullptr;
       used += round_up(n, kernels::row_padding);
       return p;
     };
-    float* q = take(s.max_rows * s.max_head_dim);
+    float* q = take(s.max_head_dim);
+    float* queries = take(ceil_div(s.max_rows * query_bytes, static_cast<int64_t>(sizeof(float))));
     float* k = take(keys_scratch(s.max_head_dim));
     float* v = take(kernels::key_block * row_stride(s.max_v_head_dim));
     float* scores = take(s.max_rows * kernels::key_block);
@@ -61,6 +69,7 @@ struct Workspace {
     float* total = take(partial_size(s.max_rows, s.max_v_head_dim));
     if (w) {
       w->q = q;
+      w->queries = reinterpret_cast<std::byte*>(queries);
       w->k = k;
       w->v = v;
       w->scores = scores;

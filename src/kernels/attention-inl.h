@@ -1,19 +1,10 @@
 // Per-target: attention over one block of keys. Included once per instruction set, after
-// codec-inl.h.
+// load-inl.h.
 
 #include "hwy/contrib/math/math-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace gqa::kernels::HWY_NAMESPACE {
-
-// Register tiles. With 32 registers, 6 rows x 4 vectors of accumulators leave room for the 4
-// vectors of keys or values and a broadcast; with 16, 6 x 2 do.
-#if HWY_TARGET == HWY_AVX3 || HWY_ARCH_ARM_A64
-inline constexpr int kVectors = 4;
-#else
-inline constexpr int kVectors = 2;
-#endif
-inline constexpr int kRows = few_rows;
 
 /// exp(x) for x <= 0; exactly 0 below -87.3 (where exp leaves the normal range) and for -inf; NaN
 /// stays. Range reduction by ln 2 in two parts, then 1 + r + r^2 q(r) on |r| <= ln(2) / 2, q of
@@ -36,120 +27,6 @@ HWY_INLINE VF ExpNegative(F32 d, VF x) {
   const auto power = hn::Add(hn::ShiftLeft<23>(hn::BitCast(di, shifted)), hn::Set(di, 127 << 23));
   const VF result = hn::Mul(p, hn::BitCast(d, power));
   return hn::IfThenZeroElse(hn::Lt(x, hn::Set(d, -87.3f)), result);
-}
-
-/// Spreads prefetching evenly over the steps of a loop.
-class AheadLines {
- public:
-  AheadLines(Ahead ahead, int64_t steps)
-      : next_(static_cast<const char*>(ahead.data)),
-        end_(next_ + ahead.bytes),
-        stride_(ahead.bytes == 0 ? 0 : ((ahead.bytes / 64 + steps - 1) / steps) * 64) {}
-  HWY_INLINE void step() {
-    const char* until = next_ + stride_;
-    if (until > end_) until = end_;
-    for (; next_ < until; next_ += 64) __builtin_prefetch(next_);
-  }
-
- private:
-  const char* next_;
-  const char* end_;
-  int64_t stride_;
-};
-
-/// C [R][.] (+)= A [R][depth] * B [depth][.] for V vectors of columns; B is decoded in registers.
-template <int R, int V, bool kAdd, typename T>
-HWY_INLINE void Tile(const float* a, int64_t a_row, const T* b, int64_t b_row, int64_t depth,
-                     float* c, int64_t c_row, AheadLines& ahead) {
-  const F32 d;
-  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
-  VF sum[R][V];
-  HWY_UNROLL(8)
-  for (int r = 0; r < R; ++r) {
-    HWY_UNROLL(4)
-    for (int j = 0; j < V; ++j)
-      sum[r][j] = kAdd ? hn::LoadU(d, c + r * c_row + j * lanes) : hn::Zero(d);
-  }
-  for (int64_t k = 0; k < depth; ++k) {
-    ahead.step();
-    VF column[V];
-    HWY_UNROLL(4)
-    for (int j = 0; j < V; ++j) column[j] = LoadAsF32(d, b + k * b_row + j * lanes);
-    HWY_UNROLL(8)
-    for (int r = 0; r < R; ++r) {
-      const VF x = hn::Set(d, a[r * a_row + k]);
-      HWY_UNROLL(4)
-      for (int j = 0; j < V; ++j) sum[r][j] = hn::MulAdd(x, column[j], sum[r][j]);
-    }
-  }
-  HWY_UNROLL(8)
-  for (int r = 0; r < R; ++r) {
-    HWY_UNROLL(4)
-    for (int j = 0; j < V; ++j) hn::StoreU(sum[r][j], d, c + r * c_row + j * lanes);
-  }
-}
-
-/// Tile<R, V> for a number of rows known at run time, 1 <= rows <= kRows.
-template <int V, bool kAdd, typename T>
-HWY_INLINE void TileRows(int64_t rows, const float* a, int64_t a_row, const T* b, int64_t b_row,
-                         int64_t depth, float* c, int64_t c_row, AheadLines& ahead) {
-  switch (rows) {
-    case 1:
-      return Tile<1, V, kAdd>(a, a_row, b, b_row, depth, c, c_row, ahead);
-    case 2:
-      return Tile<2, V, kAdd>(a, a_row, b, b_row, depth, c, c_row, ahead);
-    case 3:
-      return Tile<3, V, kAdd>(a, a_row, b, b_row, depth, c, c_row, ahead);
-    case 4:
-      return Tile<4, V, kAdd>(a, a_row, b, b_row, depth, c, c_row, ahead);
-    case 5:
-      return Tile<5, V, kAdd>(a, a_row, b, b_row, depth, c, c_row, ahead);
-    default:
-      return Tile<6, V, kAdd>(a, a_row, b, b_row, depth, c, c_row, ahead);
-  }
-}
-
-/// C [rows][columns] (+)= A [rows][depth] * B [depth][columns], columns a whole number of vectors.
-template <bool kAdd, typename T>
-HWY_INLINE void Product(const float* a, int64_t a_row, int64_t rows, const T* b, int64_t b_row,
-                        int64_t depth, int64_t columns, float* c, int64_t c_row, Ahead next) {
-  const F32 d;
-  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
-  const int64_t step = kVectors * lanes;
-  AheadLines ahead(next, depth * ((columns + step - 1) / step));
-  for (int64_t row = 0; row < rows; row += kRows) {
-    const int64_t n = rows - row < kRows ? rows - row : kRows;
-    const float* a_rows = a + row * a_row;
-    float* c_rows = c + row * c_row;
-    int64_t column = 0;
-    for (; column + step <= columns; column += step) {
-      TileRows<kVectors, kAdd>(n, a_rows, a_row, b + column, b_row, depth, c_rows + column, c_row,
-                               ahead);
-    }
-    for (; column < columns; column += lanes) {
-      TileRows<1, kAdd>(n, a_rows, a_row, b + column, b_row, depth, c_rows + column, c_row, ahead);
-    }
-  }
-}
-
-void Score(const float* q, int64_t rows, int64_t head_dim, DType t, const void* k, Range keys,
-           float* scores, Ahead next) {
-  const int64_t lanes = static_cast<int64_t>(hn::Lanes(F32()));
-  const int64_t begin = keys.begin / lanes * lanes;
-  const int64_t end = (keys.end + lanes - 1) / lanes * lanes;
-  WithElement(t, [&](auto* type) HWY_ATTR {
-    Product<false>(q, head_dim, rows, static_cast<decltype(type)>(k) + begin, key_block, head_dim,
-                   end - begin, scores + begin, key_block, next);
-  });
-}
-
-void Accumulate(const float* weights, int64_t rows, DType t, const void* v, int64_t v_stride,
-                Range keys, float* acc, Ahead next) {
-  WithElement(t, [&](auto* type) HWY_ATTR {
-    Product<true>(weights + keys.begin, key_block, rows,
-                  static_cast<decltype(type)>(v) + keys.begin * v_stride, v_stride,
-                  keys.end - keys.begin, v_stride, acc, v_stride, next);
-  });
 }
 
 void ScaleRow(float factor, float* row, int64_t n) {
@@ -177,6 +54,24 @@ void SubtractDistance(float* scores, float ahead, float slope) {
     const VF distance = hn::Abs(hn::Sub(hn::Set(d, ahead), key));
     const VF score = hn::LoadU(d, scores + i);
     hn::StoreU(hn::NegMulAdd(hn::Set(d, slope), distance, score), d, scores + i);
+  }
+}
+
+/// Lanes [i, i + lanes) of a row whose bits are set; all others are 0.
+HWY_INLINE VF OrZero(F32 d, uint64_t visible, int64_t i, VF x) {
+  const uint64_t bits = visible >> i;
+  uint8_t bytes[8];
+  std::memcpy(bytes, &bits, sizeof bits);
+  return hn::IfThenElseZero(hn::LoadMaskBits(d, bytes), x);
+}
+
+void ScaleKeys(float* x, const uint64_t* visible, int64_t rows, const float* scales) {
+  const F32 d;
+  for (int64_t r = 0; r < rows; ++r, x += key_block) {
+    for (int64_t i = 0; i < key_block; i += static_cast<int64_t>(hn::Lanes(d))) {
+      const VF scaled = hn::Mul(hn::LoadU(d, scales + i), hn::LoadU(d, x + i));
+      hn::StoreU(OrZero(d, visible[r], i, scaled), d, x + i);
+    }
   }
 }
 

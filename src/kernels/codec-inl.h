@@ -1,82 +1,8 @@
-// Per-target: between f32 and the storage types. Included once per instruction set.
-
-#include <cstdint>
-#include <cstring>
-
-#include "core/half.h"
-#include "hwy/highway.h"
+// Per-target: between f32 and the storage types. Included once per instruction set, after
+// load-inl.h.
 
 HWY_BEFORE_NAMESPACE();
 namespace gqa::kernels::HWY_NAMESPACE {
-
-namespace hn = hwy::HWY_NAMESPACE;
-using F32 = hn::ScalableTag<float>;
-using VF = hn::Vec<F32>;
-
-// Highway's emulation of binary16 leaves infinities, NaN and rounding undefined, so it is used only
-// where the machine does it.
-#undef GQA_NATIVE_F16
-#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2 && !defined(HWY_DISABLE_F16C)
-#define GQA_NATIVE_F16 1
-#else
-#define GQA_NATIVE_F16 0
-#endif
-
-HWY_INLINE VF LoadAsF32(F32 d, const float* p) { return hn::LoadU(d, p); }
-
-/// Tag types for 16-bit elements in memory.
-struct F16 {
-  uint16_t bits;
-};
-struct Bf16 {
-  uint16_t bits;
-};
-
-HWY_INLINE VF LoadAsF32(F32 d, const F16* p) {
-#if GQA_NATIVE_F16
-  const hn::Rebind<hwy::float16_t, F32> d16;
-  return hn::PromoteTo(d, hn::LoadU(d16, reinterpret_cast<const hwy::float16_t*>(p)));
-#else
-  const hn::Rebind<uint16_t, F32> d16;
-  const hn::Rebind<uint32_t, F32> d32;
-  const auto h = hn::PromoteTo(d32, hn::LoadU(d16, reinterpret_cast<const uint16_t*>(p)));
-  const auto sign = hn::ShiftLeft<16>(hn::And(h, hn::Set(d32, 0x8000u)));
-  const auto magnitude = hn::ShiftLeft<13>(hn::And(h, hn::Set(d32, 0x7fffu)));
-  // Scaling by 2^112 moves the exponent's bias; it also makes subnormals normal, exactly.
-  const auto scaled = hn::Mul(hn::BitCast(d, magnitude), hn::Set(d, 0x1p112f));
-  const auto special = hn::Ge(hn::BitCast(d, magnitude), hn::BitCast(d, hn::Set(d32, 31u << 23)));
-  const auto infinite =
-      hn::Or(hn::BitCast(d, magnitude), hn::BitCast(d, hn::Set(d32, 0x7f800000u)));
-  return hn::Or(hn::IfThenElse(special, infinite, scaled), hn::BitCast(d, sign));
-#endif
-}
-
-HWY_INLINE VF LoadAsF32(F32 d, const Bf16* p) {
-  const hn::Rebind<uint16_t, F32> d16;
-  const hn::Rebind<uint32_t, F32> d32;
-  const auto h = hn::PromoteTo(d32, hn::LoadU(d16, reinterpret_cast<const uint16_t*>(p)));
-  return hn::BitCast(d, hn::ShiftLeft<16>(h));
-}
-
-inline float OneAsF32(const float* p) { return load_element(p, DType::f32, 0); }
-inline float OneAsF32(const F16* p) { return load_element(p, DType::f16, 0); }
-inline float OneAsF32(const Bf16* p) { return load_element(p, DType::bf16, 0); }
-
-/// Calls f with a null pointer of the element type that t means.
-template <typename F>
-HWY_INLINE void WithElement(DType t, F&& f) {
-  switch (t) {
-    case DType::f32:
-      f(static_cast<const float*>(nullptr));
-      break;
-    case DType::f16:
-      f(static_cast<const F16*>(nullptr));
-      break;
-    case DType::bf16:
-      f(static_cast<const Bf16*>(nullptr));
-      break;
-  }
-}
 
 template <typename T>
 void DecodeAs(const T* src, int64_t n, float* dst) {

@@ -1,4 +1,4 @@
-// Per-target: dense products. Included once per instruction set, after codec-inl.h.
+// Per-target: dense products. Included once per instruction set, after load-inl.h.
 //
 // The sum of one output element is cut into slices of dense_depth inputs. Within a slice each lane
 // is one chain of multiply-adds over every lanes-th input; then the lanes are added in one fixed

@@ -5,20 +5,21 @@
 #include <cmath>
 #include <limits>
 
-// SSSE3 and AVX3_DL would add nothing to these kernels but compile time; SVE has no vectors of a
-// size known to the compiler, which register tiles need.
-#ifndef HWY_DISABLED_TARGETS
-#define HWY_DISABLED_TARGETS \
-  (HWY_SSSE3 | HWY_AVX3_DL | HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128)
-#endif
+#include "kernels/vnni.h"
+
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/kernels.cpp"
+#include "kernels/targets.h"
+//
 #include "hwy/foreach_target.h"
 // These come after foreach_target.h and in this order.
+#include "kernels/load-inl.h"
+//
 #include "kernels/codec-inl.h"
 //
 #include "kernels/attention-inl.h"
 #include "kernels/dense-inl.h"
+#include "kernels/product-inl.h"
 #include "kernels/quantise-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -46,9 +47,12 @@ const Table* GetTable() {
       .encode = Encode,
       .all_finite = AllFinite,
       .quantise = Quantise,
-      .dequantise_row = DequantiseRow,
-      .dequantise_columns = DequantiseColumns,
+      .unpack = Unpack,
+      .takes_stored = TakesStored,
+      .query_bytes = QueryBytes,
+      .prepare_query = PrepareQuery,
       .score = Score,
+      .scale_keys = ScaleKeys,
       .softcap = Softcap,
       .subtract_distance = SubtractDistance,
       .add = Add,
@@ -78,6 +82,9 @@ struct Tables {
       if (supported & target) list[count++] = table;
     };
 #if HWY_TARGETS & HWY_AVX3
+    if (supported & HWY_AVX3) {
+      if (const Table* vnni = vnni_table(*N_AVX3::GetTable())) list[count++] = vnni;
+    }
     add(HWY_AVX3, N_AVX3::GetTable());
 #endif
 #if HWY_TARGETS & HWY_AVX2

@@ -61,29 +61,39 @@ struct Table {
   /// No NaN and no infinity among x [n].
   bool (*all_finite)(const float* x, int64_t n);
 
-  // --- quantised caches: rows of integers as in core/int_row.h ---
+  // --- caches: words as in core/kv_words.h ---
 
   /// q [n] = x [n] / scale, rounded to nearest even, with the scale that makes the largest
   /// magnitude `largest` (127 or 7); returns the scale: 0 where it would not be normal, NaN where
   /// an x is not finite; q is then 0.
   float (*quantise)(const float* x, int64_t n, int32_t largest, int8_t* q);
-  /// dst [n] = scale * row [n], rounded once.
-  void (*dequantise_row)(KvDType t, const void* row, int64_t n, float scale, float* dst);
-  /// dst [depth][key_block] = rows [depth][key_block], each column times its scales [key_block],
-  /// rounded once.
-  void (*dequantise_columns)(KvDType t, const void* rows, int64_t depth, const float* scales,
-                             float* dst);
+  /// dst [.][stride] = rows `depth` of words [.][columns], exact, without scales; zeros behind the
+  /// last column.
+  void (*unpack)(KvDType t, const void* words, Range depth, int64_t columns, int64_t stride,
+                 float* dst);
 
   // --- attention over one key block, `rows` query rows at a time ---
 
-  // Keys and values are of type t and decoded in registers, once for every few_rows rows: for many
-  // rows it pays to decode them first.
+  // Keys and values are words of type t. Usually they are decoded to f32 in registers, once for
+  // every few_rows rows: for many rows it pays to unpack them first. Where the machine multiplies
+  // such words as they are, queries and weights are brought to a form that it takes, and so for
+  // any number of rows: a row's bits must not depend on how many there are.
 
-  /// scores [rows][key_block] = q [rows][head_dim] * k [head_dim][key_block] for keys [begin, end)
-  /// and perhaps some beside them. Each score is one chain of multiply-adds over head_dim, whatever
-  /// else is computed.
-  void (*score)(const float* q, int64_t rows, int64_t head_dim, DType t, const void* k, Range keys,
-                float* scores, Ahead next);
+  /// Whether queries and weights that meet this type are rounded for it, so that its words must
+  /// not be unpacked first.
+  bool (*takes_stored)(KvDType t);
+  /// Bytes of a prepared query.
+  int64_t (*query_bytes)(KvDType t, int64_t head_dim);
+  /// prepared [query_bytes] = q [head_dim], for keys of a cache of type t.
+  void (*prepare_query)(KvDType t, const float* q, int64_t head_dim, void* prepared);
+  /// scores [rows][key_block] = queries [rows] (prepared for t, or for a type that is not stored) *
+  /// k [head_dim][key_block], without scales, for keys [begin, end) and perhaps some beside them.
+  /// In f32 each score is one chain of multiply-adds over head_dim, whatever else is computed.
+  void (*score)(const void* queries, int64_t rows, int64_t head_dim, KvDType t, const void* k,
+                Range keys, float* scores, Ahead next);
+  /// x [rows][key_block] times scales [key_block]; 0 where the key's bit in the row's visible
+  /// [rows] is not set.
+  void (*scale_keys)(float* x, const uint64_t* visible, int64_t rows, const float* scales);
   /// x [n] = cap * tanh(x / cap), n a multiple of key_block. Relative error of tanh at most 4 units
   /// in the last place.
   void (*softcap)(float* x, int64_t n, float cap);
@@ -98,10 +108,11 @@ struct Table {
   /// (Milakov and Gimelshein 2018).
   void (*softmax)(float* scores, const uint64_t* visible, int64_t rows, RowState* states,
                   float* acc, int64_t v_stride);
-  /// acc [rows][v_stride] += weights [rows][key_block] * v [key_block][v_stride], keys [begin, end)
-  /// only, in ascending order, each element one chain of multiply-adds, whatever `rows` is.
-  void (*accumulate)(const float* weights, int64_t rows, DType t, const void* v, int64_t v_stride,
-                     Range keys, float* acc, Ahead next);
+  /// acc [rows][acc_row] += weights [rows][key_block] * v [key_block][v_head_dim], without scales,
+  /// keys [begin, end) only; v_head_dim is a multiple of row_padding unless t is taken as stored.
+  /// In f32 each element is one chain of multiply-adds in ascending order, whatever `rows` is.
+  void (*accumulate)(const float* weights, int64_t rows, KvDType t, const void* v,
+                     int64_t v_head_dim, Range keys, float* acc, int64_t acc_row, Ahead next);
   /// Merges a later partial result of one row into an earlier one.
   void (*merge)(RowState& state, float* acc, const RowState& later, const float* later_acc,
                 int64_t v_stride);

@@ -1,10 +1,9 @@
 #include "kv/tokens.h"
 
 #include <algorithm>
-#include <cstring>
+#include <bit>
 
-#include "core/half.h"
-#include "core/int_row.h"
+#include "core/kv_words.h"
 #include "kernels/load_row.h"
 
 namespace gqa {
@@ -21,6 +20,36 @@ struct Piece {
   int64_t slot;
 };
 
+/// Writes elements of the type that `t` packs (a byte each for integers) to their places in words
+/// [.][columns]: `put(k, column, element)`.
+class Packer {
+ public:
+  Packer(KvDType t, void* words, int64_t columns)
+      : type_(t),
+        words_(words),
+        columns_(columns),
+        shift_(std::countr_zero(static_cast<uint64_t>(word_elements(t)))) {}
+
+  template <typename Element>
+  void put(int64_t k, int64_t column, Element element) const {
+    const int64_t word = (k >> shift_) * columns_ + column;
+    const int64_t e = k - (k >> shift_ << shift_);
+    if (type_ != KvDType::int4) {
+      static_cast<Element*>(words_)[(word << shift_) + e] = element;
+      return;
+    }
+    uint8_t& byte = static_cast<uint8_t*>(words_)[4 * word + e % 4];
+    const auto nibble = static_cast<uint8_t>(element & 0x0f);
+    byte = static_cast<uint8_t>(e < 4 ? (byte & 0xf0) | nibble : (byte & 0x0f) | nibble << 4);
+  }
+
+ private:
+  KvDType type_;
+  void* words_;
+  int64_t columns_;
+  int shift_;  ///< a word holds 2^shift_ elements
+};
+
 /// Rows of the appended tokens on their way into pages. What one thread works in is `memory`.
 class Writer {
  public:
@@ -31,47 +60,30 @@ class Writer {
   }
 
   static int64_t memory_bytes(const KvLayer& layer) {
-    const int64_t elements = std::max(page_size * layer.head_dim, layer.v_head_dim);
+    const int64_t elements = page_size * std::max(layer.head_dim, layer.v_head_dim);
     return row_bytes(layer) + round_up(elements * element_bytes(layer), AlignedBuffer::alignment);
   }
 
   void write_keys(const AnyView<3>& k, const Piece& piece, int64_t head) const {
+    encode_rows(k, piece, head, layer_.key_scales(piece.block, head));
+    const Packer packer(layer_.dtype, layer_.keys(piece.block, head), page_size);
     const int64_t dim = layer_.head_dim;
-    std::byte* to = layer_.keys(piece.block, head);
-    if (is_quantised(layer_.dtype)) {
-      float* scales = layer_.key_scales(piece.block, head) + piece.slot;
-      for (int64_t t = 0; t < piece.n; ++t) {
-        scales[t] = quantise_row(k, piece.first + t, head, rows_ + t * dim);
+    with_elements([&](const auto* rows) {
+      for (int64_t d = 0; d < dim; ++d) {
+        for (int64_t t = 0; t < piece.n; ++t) packer.put(d, piece.slot + t, rows[t * dim + d]);
       }
-      transpose_integers(piece, dim, to);
-      return;
-    }
-    const int64_t element = element_bytes(layer_);
-    for (int64_t t = 0; t < piece.n; ++t) {
-      encode_row(k, piece.first + t, head, rows_ + t * dim * element);
-    }
-    if (layer_.dtype == KvDType::f32) {
-      transpose<uint32_t>(piece.n, dim, to + piece.slot * element);
-    } else {
-      transpose<uint16_t>(piece.n, dim, to + piece.slot * element);
-    }
+    });
   }
 
   void write_values(const AnyView<3>& v, const Piece& piece, int64_t head) const {
+    encode_rows(v, piece, head, layer_.value_scales(piece.block, head));
     const int64_t dim = layer_.v_head_dim;
-    const int64_t row = layer_.row_bytes(dim);
-    std::byte* to = layer_.values(piece.block, head) + piece.slot * row;
-    if (is_quantised(layer_.dtype)) {
-      float* scales = layer_.value_scales(piece.block, head) + piece.slot;
+    const Packer packer(layer_.dtype, layer_.values(piece.block, head), dim);
+    with_elements([&](const auto* rows) {
       for (int64_t t = 0; t < piece.n; ++t) {
-        scales[t] = quantise_row(v, piece.first + t, head, rows_);
-        for (int64_t d = 0; d < dim; ++d) {
-          store_int(layer_.dtype, to + t * row, dim, d, static_cast<int8_t>(rows_[d]));
-        }
+        for (int64_t d = 0; d < dim; ++d) packer.put(piece.slot + t, d, rows[t * dim + d]);
       }
-      return;
-    }
-    for (int64_t t = 0; t < piece.n; ++t) encode_row(v, piece.first + t, head, to + t * row);
+    });
   }
 
  private:
@@ -85,56 +97,41 @@ class Writer {
     return round_up(floats * static_cast<int64_t>(sizeof(float)), AlignedBuffer::alignment);
   }
 
-  /// Converts x[token, head, :] to f32, in row_.
-  void decode_row(const AnyView<3>& x, int64_t token, int64_t head) const {
-    const int64_t base = token * x.strides[0] + head * x.strides[1];
-    kernels::load_row(kernels_, x.data, x.dtype, base, x.strides[2], x.shape[2], row_);
-  }
-
-  /// Converts x[token, head, :] to the layer's type.
-  void encode_row(const AnyView<3>& x, int64_t token, int64_t head, std::byte* to) const {
-    decode_row(x, token, head);
-    kernels_.encode(element_dtype(layer_.dtype), row_, x.shape[2], to);
-  }
-
-  /// Converts x[token, head, :] to integers, a byte each; returns their scale.
-  float quantise_row(const AnyView<3>& x, int64_t token, int64_t head, std::byte* to) const {
-    decode_row(x, token, head);
-    return kernels_.quantise(row_, x.shape[2], largest_int(layer_.dtype),
-                             reinterpret_cast<int8_t*>(to));
-  }
-
-  /// rows_ [n][dim] to columns [dim][n] of a block, whose rows are page_size apart.
-  template <typename Element>
-  void transpose(int64_t n, int64_t dim, std::byte* to) const {
-    const auto* from = reinterpret_cast<const Element*>(rows_);
-    auto* column = reinterpret_cast<Element*>(to);
-    for (int64_t d = 0; d < dim; ++d, column += page_size) {
-      for (int64_t t = 0; t < n; ++t) column[t] = from[t * dim + d];
+  /// rows_ = x[token, head, :] for the tokens of a piece, in the layer's type; with its scales, if
+  /// it has any.
+  void encode_rows(const AnyView<3>& x, const Piece& piece, int64_t head, float* scales) const {
+    const int64_t dim = x.shape[2];
+    for (int64_t t = 0; t < piece.n; ++t) {
+      const int64_t base = (piece.first + t) * x.strides[0] + head * x.strides[1];
+      kernels::load_row(kernels_, x.data, x.dtype, base, x.strides[2], dim, row_);
+      std::byte* to = rows_ + t * dim * element_bytes(layer_);
+      if (is_quantised(layer_.dtype)) {
+        scales[piece.slot + t] =
+            kernels_.quantise(row_, dim, largest_int(layer_.dtype), reinterpret_cast<int8_t*>(to));
+      } else {
+        kernels_.encode(element_dtype(layer_.dtype), row_, dim, to);
+      }
     }
   }
 
-  /// The same for integers, into the piece's slots of a block.
-  void transpose_integers(const Piece& piece, int64_t dim, std::byte* block) const {
-    for (int64_t d = 0; d < dim; ++d, block += layer_.row_bytes(page_size)) {
-      for (int64_t t = 0; t < piece.n; ++t) {
-        store_int(layer_.dtype, block, page_size, piece.slot + t,
-                  static_cast<int8_t>(rows_[t * dim + d]));
-      }
+  /// Calls f with rows_ as an array of what elements are moved as.
+  template <typename F>
+  void with_elements(const F& f) const {
+    switch (element_bytes(layer_)) {
+      case 4:
+        return f(reinterpret_cast<const uint32_t*>(rows_));
+      case 2:
+        return f(reinterpret_cast<const uint16_t*>(rows_));
+      default:
+        return f(reinterpret_cast<const uint8_t*>(rows_));
     }
   }
 
   const kernels::Table& kernels_;
   const KvLayer& layer_;
   float* row_;       ///< one head's vector while it changes type
-  std::byte* rows_;  ///< vectors in the layer's type: keys [page_size][head_dim], or one value
+  std::byte* rows_;  ///< [page_size] vectors in the layer's type
 };
-
-/// Element i of a row of n; `scale` counts where the layer is quantised.
-float load(const KvLayer& layer, const std::byte* row, int64_t n, int64_t i, float scale) {
-  if (!is_quantised(layer.dtype)) return load_element(row, element_dtype(layer.dtype), i);
-  return scale * static_cast<float>(load_int(layer.dtype, row, n, i));
-}
 
 /// Below this many elements, waking threads costs more than they give.
 constexpr int64_t worth_threads = 50'000;
@@ -178,13 +175,13 @@ void read_tokens(const KvLayer& layer, int64_t begin, int64_t n, float* k, float
       const bool scaled = is_quantised(layer.dtype);
       const float k_scale = scaled ? layer.key_scales(block, head)[slot] : 1.0f;
       const float v_scale = scaled ? layer.value_scales(block, head)[slot] : 1.0f;
-      const std::byte* row = layer.keys(block, head);
-      for (int64_t d = 0; d < layer.head_dim; ++d, row += layer.row_bytes(page_size)) {
-        *k++ = load(layer, row, page_size, slot, k_scale);
+      const std::byte* keys = layer.keys(block, head);
+      for (int64_t d = 0; d < layer.head_dim; ++d) {
+        *k++ = k_scale * load_packed(layer.dtype, keys, page_size, d, slot);
       }
-      row = layer.values(block, head) + slot * layer.row_bytes(layer.v_head_dim);
+      const std::byte* values = layer.values(block, head);
       for (int64_t d = 0; d < layer.v_head_dim; ++d) {
-        *v++ = load(layer, row, layer.v_head_dim, d, v_scale);
+        *v++ = v_scale * load_packed(layer.dtype, values, layer.v_head_dim, slot, d);
       }
     }
   }

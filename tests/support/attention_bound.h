@@ -26,8 +26,12 @@ namespace gqa::test {
 struct Bound {
   double out, lse;
 };
+/// What other roundings may add: to a score, and to an output.
+struct Rounded {
+  double score = 0, out = 0;
+};
 inline Bound bound(const Sizes& s, const AttendOptions& o, const reference::Result& r, size_t row,
-                   size_t element) {
+                   size_t element, const Rounded& rounded) {
   const double u = 0x1p-24;
   const double keys = static_cast<double>(s.kv_len);
   const double rescalings = keys / 64 + keys / 1024 + 3;
@@ -36,14 +40,15 @@ inline Bound bound(const Sizes& s, const AttendOptions& o, const reference::Resu
   double score = (2 * static_cast<double>(s.head_dim) + 2) * a + 6 * size;
   if (o.softcap > 0) score += 11 * a;
   if (r.added_size[row] > 0) score += 3 * size;
-  const double weight = score * u + (2 + 3 * rescalings) * u;
+  const double weight = score * u + (2 + 3 * rescalings) * u + std::expm1(rounded.score);
   const double chain = 2 * (std::min(keys, 1024.0) + keys / 1024 + 3) * u;
   double sink = 0;
   if (!o.sinks.empty()) {
     const double logit = o.sinks[row % o.sinks.size()];
     if (std::isfinite(logit)) sink = (2 * (std::abs(logit) + size) + 8) * u;
   }
-  return {1.01 * (2 * weight + 2 * chain + sink + 4 * u) * r.value_size[element] + keys * 1e-37,
+  return {1.01 * (2 * weight + 2 * chain + sink + 4 * u) * r.value_size[element] + keys * 1e-37 +
+              rounded.out,
           1.01 * (weight + chain + 2 * u * (1 + size + std::abs(r.lse[row])))};
 }
 
@@ -62,13 +67,13 @@ inline double rounding(DType t, double x) {
 
 /// Compares every output and LSE with the oracle's.
 inline ::testing::AssertionResult agrees(const Problem& p, const Sizes& s, const AttendOptions& o,
-                                         const reference::Result& r) {
+                                         const reference::Result& r, const Rounded& rounded = {}) {
   size_t row = 0;
   for (int64_t t = 0; t < s.q_len; ++t) {
     for (int64_t h = 0; h < s.q_heads; ++h, ++row) {
       for (int64_t d = 0; d < s.v_head_dim; ++d) {
         const size_t i = row * static_cast<size_t>(s.v_head_dim) + static_cast<size_t>(d);
-        const double tolerance = bound(s, o, r, row, i).out;
+        const double tolerance = bound(s, o, r, row, i, rounded).out;
         const double got = p.out.get({t, h, d});
         const double allowed = tolerance + rounding(p.out.dtype, std::abs(r.out[i]) + tolerance);
         if (!(std::abs(got - r.out[i]) <= allowed)) {
@@ -78,7 +83,7 @@ inline ::testing::AssertionResult agrees(const Problem& p, const Sizes& s, const
         }
       }
       const double lse = p.lse.get({t, h});
-      const double allowed = bound(s, o, r, row, 0).lse;
+      const double allowed = bound(s, o, r, row, 0, rounded).lse;
       const bool both_none = std::isinf(r.lse[row]) && lse == r.lse[row];
       if (!both_none && !(std::abs(lse - r.lse[row]) <= allowed)) {
         return ::testing::AssertionFailure()

@@ -70,18 +70,27 @@ struct Array {
   void set(const std::array<int64_t, N>& at, float x) {
     store_element(memory.data(), dtype, offset(at), x);
   }
+  /// All indices, the last axis fastest.
   template <typename F>
-  void fill(F&& value) {
+  void visit(F&& f) const {
     std::array<int64_t, N> at{};
     if (std::any_of(shape.begin(), shape.end(), [](int64_t n) { return n == 0; })) return;
     while (true) {
-      set(at, value());
+      f(at);
       int i = N - 1;
       while (i >= 0 && ++at[static_cast<size_t>(i)] == shape[static_cast<size_t>(i)]) {
         at[static_cast<size_t>(i--)] = 0;
       }
       if (i < 0) return;
     }
+  }
+  template <typename F>
+  void fill(F&& value) {
+    visit([&](const auto& at) { set(at, value()); });
+  }
+  template <typename F>
+  void for_each(F&& f) const {
+    visit([&](const auto& at) { f(get(at)); });
   }
   AnyView<N> view() const { return {memory.data(), dtype, shape, strides}; }
   AnyMutView<N> mut() { return {memory.data(), dtype, shape, strides}; }

@@ -166,8 +166,8 @@ TEST(GenerateBatch, NoMoreThanTheBatchDecodeAtATime) {
     EXPECT_EQ(peak(KvDType::f32), std::min<int64_t>(batch, 7) * page_bytes);
     EXPECT_EQ(peak(KvDType::bf16), std::min<int64_t>(batch, 7) * page_bytes / 2);
     // A vector of 6 elements takes 24 bytes of f32; 6 + 4 with the scale, or 3 + 4.
-    EXPECT_EQ(peak(KvDType::int8), std::min<int64_t>(batch, 7) * page_bytes * 10 / 24);
-    EXPECT_EQ(peak(KvDType::int4), std::min<int64_t>(batch, 7) * page_bytes * 7 / 24);
+    EXPECT_EQ(peak(KvDType::int8), std::min<int64_t>(batch, 7) * page_bytes * (8 + 4) / 24);
+    EXPECT_EQ(peak(KvDType::int4), std::min<int64_t>(batch, 7) * page_bytes * (4 + 4) / 24);
   }
 }
 

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "core/half.h"
-#include "core/int_row.h"
+#include "core/kv_words.h"
 #include "gqa/context.h"
 #include "kernels/kernels.h"
 
@@ -87,39 +87,53 @@ TEST_P(Isa, HandlesEveryLengthAndAlignment) {
   }
 }
 
-TEST_P(Isa, RowsOfIntegersAreThoseOfTheOneElementCode) {
-  std::vector<int8_t> memory(200);
-  for (size_t i = 0; i < memory.size(); ++i) memory[i] = static_cast<int8_t>(37 * i);
-  for (const KvDType t : {KvDType::int8, KvDType::int4}) {
-    for (int64_t n = 0; n < 150; ++n) {
-      const int8_t* row = memory.data() + n % 4;
-      std::vector<float> out(static_cast<size_t>(n) + 1, 77.0f);
-      GetParam()->dequantise_row(t, row, n, 0.3f, out.data());
-      for (int64_t i = 0; i < n; ++i) {
-        const auto expected = static_cast<float>(load_int(t, row, n, i));
-        ASSERT_EQ(out[static_cast<size_t>(i)], 0.3f * expected) << n << " " << i;
+constexpr KvDType kv_types[] = {KvDType::f32, KvDType::f16, KvDType::bf16, KvDType::int8,
+                                KvDType::int4};
+
+TEST_P(Isa, UnpacksWordsAsTheOneElementCodeDoes) {
+  std::vector<std::byte> memory(20000);
+  std::mt19937_64 random(2);
+  for (std::byte& b : memory) b = static_cast<std::byte>(random());
+  for (const KvDType t : kv_types) {
+    for (int round = 0; round < 300; ++round) {
+      const auto columns = static_cast<int64_t>(random() % 70);
+      const int64_t stride = columns + static_cast<int64_t>(random() % 17);
+      const auto begin = static_cast<int32_t>(random() % 30);
+      const auto end = begin + static_cast<int32_t>(random() % 30);
+      std::vector<float> out(static_cast<size_t>(60 * stride + 1), 77.0f);
+      GetParam()->unpack(t, memory.data(), {begin, end}, columns, stride, out.data());
+      for (int64_t k = 0; k < 60; ++k) {
+        for (int64_t c = 0; c < stride; ++c) {
+          const bool written = k >= begin && k < end;
+          const float expected = !written       ? 77.0f
+                                 : c >= columns ? 0.0f
+                                                : load_packed(t, memory.data(), columns, k, c);
+          const float got = out[static_cast<size_t>(k * stride + c)];
+          ASSERT_TRUE(got == expected || (std::isnan(got) && std::isnan(expected)))
+              << kv_dtype_name(t) << " " << k << " " << c << " of " << columns;
+        }
       }
       ASSERT_EQ(out.back(), 77.0f);
     }
   }
 }
 
-TEST(IntRow, EveryIntegerIsReadBackAndDisturbsNoOther) {
-  for (const KvDType t : {KvDType::int8, KvDType::int4}) {
-    const int32_t most = largest_int(t);
-    for (const int64_t n : {1, 7, 64}) {
-      std::vector<int8_t> row(static_cast<size_t>(int_row_bytes(t, n)));
-      std::vector<int32_t> expected(static_cast<size_t>(n));
-      for (int32_t round = 0; round < 1000; ++round) {
-        const int64_t i = round * 29 % n;
-        expected[static_cast<size_t>(i)] = round * 31 % (2 * most + 1) - most;
-        store_int(t, row.data(), n, i, expected[static_cast<size_t>(i)]);
-        for (int64_t e = 0; e < n; ++e) {
-          ASSERT_EQ(load_int(t, row.data(), n, e), expected[static_cast<size_t>(e)]);
-        }
-      }
-    }
-  }
+TEST(KvWords, HoldNeighboursInDepthSideBySide) {
+  std::vector<uint8_t> bytes(512);
+  for (size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<uint8_t>(i * 7);
+  const auto* words = bytes.data();
+  // 5 columns: element (9, 3) of int8 is byte 1 of word 2 * 5 + 3; of int4 it is the low nibble of
+  // byte 1 of word 1 * 5 + 3, and (13, 3) its high nibble.
+  EXPECT_EQ(load_packed(KvDType::int8, words, 5, 9, 3), static_cast<int8_t>(bytes[4 * 13 + 1]));
+  EXPECT_EQ(load_packed(KvDType::int4, words, 5, 9, 3),
+            static_cast<int8_t>(bytes[4 * 8 + 1] << 4) >> 4);
+  EXPECT_EQ(load_packed(KvDType::int4, words, 5, 13, 3),
+            static_cast<int8_t>(bytes[4 * 8 + 1]) >> 4);
+  EXPECT_EQ(load_packed(KvDType::bf16, words, 5, 9, 3),
+            load_element(words, DType::bf16, 2 * 23 + 1));
+  EXPECT_EQ(load_packed(KvDType::f16, words, 5, 9, 3), load_element(words, DType::f16, 48));
+  EXPECT_EQ(words_bytes(KvDType::int4, 9, 5), 2 * 5 * 4);
+  EXPECT_EQ(words_bytes(KvDType::f16, 9, 5), 9 * 5 * 2);
 }
 
 TEST_P(Isa, FindsTheOneValueThatIsNotFinite) {

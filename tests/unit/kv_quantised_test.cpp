@@ -241,8 +241,8 @@ TEST_P(Quantised, ScalesStayWithTheirTokensWhenSequencesPart) {
 
 TEST_P(Quantised, CountsEveryByte) {
   const bool int8 = GetParam() == KvDType::int8;
-  // A vector and its scale; of int4, two elements a byte, rounded up.
-  const int64_t key = (int8 ? 5 : 3) + 4, value = (int8 ? 8 : 4) + 4;
+  // A vector in whole words of 4 bytes, and its scale.
+  const int64_t key = (int8 ? 8 : 4) + 4, value = (int8 ? 8 : 4) + 4;
   const KvShape shape{.kv_heads = {3, 1}, .head_dim = 5, .v_head_dim = 8, .dtype = GetParam()};
   EXPECT_EQ(shape.bytes_per_token(), 4 * (key + value));
   EXPECT_EQ(shape.page_bytes(0), 64 * 3 * (key + value));

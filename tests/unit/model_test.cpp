@@ -233,7 +233,7 @@ TEST(Model, KnowsItsDefaultCacheTypeAndSize) {
   EXPECT_EQ(half.default_kv_dtype(), KvDType::f16);
   EXPECT_EQ(full.make_cache(KvDType::f32).shape().bytes_per_token(), 2 * 8 * 6 * 2 * 4);
   EXPECT_EQ(half.make_cache(KvDType::f16).shape().bytes_per_token(), 2 * 2 * 6 * 2 * 2);
-  EXPECT_EQ(half.make_cache(KvDType::int4).shape().bytes_per_token(), 2 * 2 * 2 * (3 + 4));
+  EXPECT_EQ(half.make_cache(KvDType::int4).shape().bytes_per_token(), 2 * 2 * 2 * (4 + 4));
   int64_t parameters = 0;
   for (const auto& [name, tensor] : test::load_tensors(dir / "f32")) {
     parameters += static_cast<int64_t>(tensor.values.size());

@@ -1,0 +1,292 @@
+// Products of f32 rows and blocks of keys or values, which are decoded in registers
+// (core/kv_words.h). In a file of their own since they take long to compile.
+#include "core/kv_words.h"
+#include "kernels/ahead.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/product.cpp"
+#include "kernels/targets.h"
+//
+#include "hwy/foreach_target.h"
+// These come after foreach_target.h and in this order.
+#include "kernels/load-inl.h"
+//
+#include "kernels/product-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace gqa::kernels::HWY_NAMESPACE {
+
+// Register tiles. With 32 registers, 6 rows x 4 vectors of accumulators leave room for the 4
+// vectors of keys or values and a broadcast; with 16, 6 x 2 do.
+#if HWY_TARGET == HWY_AVX3 || HWY_ARCH_ARM_A64
+inline constexpr int kVectors = 4;
+#else
+inline constexpr int kVectors = 2;
+#endif
+inline constexpr int kRows = few_rows;
+
+// Types of words: how many elements, and element E of each of a vector of words as f32.
+
+struct F32Words {
+  static constexpr KvDType kType = KvDType::f32;
+  const float* words;
+  template <int E>
+  HWY_INLINE VF Get(F32 d, int64_t word) const {
+    return hn::LoadU(d, words + word);
+  }
+};
+
+struct F16Words {
+  static constexpr KvDType kType = KvDType::f16;
+  const F16* words;
+  template <int E>
+  HWY_INLINE VF Get(F32 d, int64_t word) const {
+    return LoadAsF32(d, words + word);
+  }
+};
+
+struct Bf16Words {
+  static constexpr KvDType kType = KvDType::bf16;
+  const uint32_t* words;
+  template <int E>
+  HWY_INLINE VF Get(F32 d, int64_t word) const {
+    const hn::RebindToUnsigned<F32> du;
+    const auto both = hn::LoadU(du, words + word);
+    if constexpr (E == 0) return hn::BitCast(d, hn::ShiftLeft<16>(both));
+    return hn::BitCast(d, hn::And(both, hn::Set(du, 0xffff0000u)));
+  }
+};
+
+struct Int8Words {
+  static constexpr KvDType kType = KvDType::int8;
+  const int32_t* words;
+  template <int E>
+  HWY_INLINE VF Get(F32 d, int64_t word) const {
+    const hn::RebindToSigned<F32> di;
+    const auto all = hn::LoadU(di, words + word);
+    return hn::ConvertTo(d, hn::ShiftRight<24>(hn::ShiftLeft<24 - 8 * E>(all)));
+  }
+};
+
+struct Int4Words {
+  static constexpr KvDType kType = KvDType::int4;
+  const int32_t* words;
+  template <int E>
+  HWY_INLINE VF Get(F32 d, int64_t word) const {
+    constexpr int kLeft = E < 4 ? 28 - 8 * E : 24 - 8 * (E - 4);
+    const hn::RebindToSigned<F32> di;
+    const auto all = hn::LoadU(di, words + word);
+    return hn::ConvertTo(d, hn::ShiftRight<28>(hn::ShiftLeft<kLeft>(all)));
+  }
+};
+
+/// Calls f with the words at p as their type.
+template <typename F>
+HWY_INLINE void WithWords(KvDType t, const void* p, F&& f) {
+  switch (t) {
+    case KvDType::f32:
+      return f(F32Words{static_cast<const float*>(p)});
+    case KvDType::f16:
+      return f(F16Words{static_cast<const F16*>(p)});
+    case KvDType::bf16:
+      return f(Bf16Words{static_cast<const uint32_t*>(p)});
+    case KvDType::int8:
+      return f(Int8Words{static_cast<const int32_t*>(p)});
+    case KvDType::int4:
+      return f(Int4Words{static_cast<const int32_t*>(p)});
+  }
+}
+
+/// Elements [E, until) of the words at `word`, V vectors of them, times those of R rows.
+template <int E, int R, int V, class W>
+HWY_INLINE void TileStep(const float* a, int64_t a_row, int from, int until, const W& b,
+                         int64_t word, VF (&sum)[R][V]) {
+  if constexpr (E < word_elements(W::kType)) {
+    if (E >= from && E < until) {
+      const F32 d;
+      const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+      VF column[V];
+      HWY_UNROLL(4)
+      for (int j = 0; j < V; ++j) column[j] = b.template Get<E>(d, word + j * lanes);
+      HWY_UNROLL(8)
+      for (int r = 0; r < R; ++r) {
+        const VF x = hn::Set(d, a[r * a_row + E]);
+        HWY_UNROLL(4)
+        for (int j = 0; j < V; ++j) sum[r][j] = hn::MulAdd(x, column[j], sum[r][j]);
+      }
+    }
+    TileStep<E + 1>(a, a_row, from, until, b, word, sum);
+  }
+}
+
+/// Where a product's operands lie: C [rows][.] (+)= A [rows][depth] * B [depth][.], elements
+/// [depth.begin, depth.end) of it.
+struct Layout {
+  int64_t a_row;    ///< from one row of A to the next
+  int64_t columns;  ///< words of B from one row of them to the next
+  Range depth;
+  float* c;
+  int64_t c_row;
+  bool add;
+};
+
+/// V vectors of columns of R rows of a product; B is decoded in registers.
+template <int R, int V, class W>
+HWY_INLINE void ProductTile(const float* a, const W& b, const Layout& l, int64_t column, float* c,
+                            AheadLines& ahead) {
+  constexpr int kElements = static_cast<int>(word_elements(W::kType));
+  const F32 d;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+  VF sum[R][V];
+  HWY_UNROLL(8)
+  for (int r = 0; r < R; ++r) {
+    HWY_UNROLL(4)
+    for (int j = 0; j < V; ++j) {
+      sum[r][j] = l.add ? hn::LoadU(d, c + r * l.c_row + j * lanes) : hn::Zero(d);
+    }
+  }
+  int k = l.depth.begin;
+  // Words that are used in part: what else they hold may be NaN, which no weight of 0 takes out.
+  if (kElements > 1 && k % kElements != 0) {
+    const int word = k / kElements;
+    const int end = l.depth.end - word * kElements;
+    TileStep<0>(a + word * kElements, l.a_row, k % kElements, end, b, word * l.columns + column,
+                sum);
+    k = (word + 1) * kElements;
+  }
+  for (; k + kElements <= l.depth.end; k += kElements) {
+    ahead.step();
+    TileStep<0>(a + k, l.a_row, 0, kElements, b, k / kElements * l.columns + column, sum);
+  }
+  if (kElements > 1 && k < l.depth.end) {
+    TileStep<0>(a + k, l.a_row, 0, l.depth.end - k, b, k / kElements * l.columns + column, sum);
+  }
+  HWY_UNROLL(8)
+  for (int r = 0; r < R; ++r) {
+    HWY_UNROLL(4)
+    for (int j = 0; j < V; ++j) hn::StoreU(sum[r][j], d, c + r * l.c_row + j * lanes);
+  }
+}
+
+/// ProductTile<R, V> for a number of rows known at run time, 1 <= rows <= kRows.
+template <int V, class W>
+HWY_INLINE void ProductRows(int64_t rows, const float* a, const W& b, const Layout& l,
+                            int64_t column, float* c, AheadLines& ahead) {
+  switch (rows) {
+    case 1:
+      return ProductTile<1, V>(a, b, l, column, c, ahead);
+    case 2:
+      return ProductTile<2, V>(a, b, l, column, c, ahead);
+    case 3:
+      return ProductTile<3, V>(a, b, l, column, c, ahead);
+    case 4:
+      return ProductTile<4, V>(a, b, l, column, c, ahead);
+    case 5:
+      return ProductTile<5, V>(a, b, l, column, c, ahead);
+    default:
+      return ProductTile<6, V>(a, b, l, column, c, ahead);
+  }
+}
+
+/// Columns [begin, end), a whole number of vectors.
+template <class W>
+HWY_NOINLINE void Product(const float* a, int64_t rows, const W& b, const Layout& l, int64_t begin,
+                          int64_t end, Ahead next) {
+  constexpr int64_t kElements = word_elements(W::kType);
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(F32()));
+  const int64_t step = kVectors * lanes;
+  const int64_t words = (l.depth.end - l.depth.begin) / kElements;
+  AheadLines ahead(next, (words > 0 ? words : 1) * ((end - begin + step - 1) / step));
+  for (int64_t row = 0; row < rows; row += kRows) {
+    const int64_t n = rows - row < kRows ? rows - row : kRows;
+    const float* a_rows = a + row * l.a_row;
+    float* c_rows = l.c + row * l.c_row;
+    int64_t column = begin;
+    for (; column + step <= end; column += step) {
+      ProductRows<kVectors>(n, a_rows, b, l, column, c_rows + column, ahead);
+    }
+    for (; column < end; column += lanes) {
+      ProductRows<1>(n, a_rows, b, l, column, c_rows + column, ahead);
+    }
+  }
+}
+
+bool TakesStored(KvDType) { return false; }
+
+/// As f32 rows.
+int64_t QueryBytes(KvDType, int64_t head_dim) {
+  return head_dim * static_cast<int64_t>(sizeof(float));
+}
+
+void PrepareQuery(KvDType, const float* q, int64_t head_dim, void* prepared) {
+  std::memcpy(prepared, q, static_cast<size_t>(head_dim) * sizeof(float));
+}
+
+void Score(const void* queries, int64_t rows, int64_t head_dim, KvDType t, const void* k,
+           Range keys, float* scores, Ahead next) {
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(F32()));
+  const Layout layout{
+      .a_row = head_dim,
+      .columns = key_block,
+      .depth = {0, static_cast<int32_t>(head_dim)},
+      .c = scores,
+      .c_row = key_block,
+      .add = false,
+  };
+  WithWords(t, k, [&](const auto& words) HWY_ATTR {
+    Product(static_cast<const float*>(queries), rows, words, layout, keys.begin / lanes * lanes,
+            (keys.end + lanes - 1) / lanes * lanes, next);
+  });
+}
+
+void Accumulate(const float* weights, int64_t rows, KvDType t, const void* v, int64_t v_head_dim,
+                Range keys, float* acc, int64_t acc_row, Ahead next) {
+  const Layout layout{
+      .a_row = key_block,
+      .columns = v_head_dim,
+      .depth = keys,
+      .c = acc,
+      .c_row = acc_row,
+      .add = true,
+  };
+  WithWords(t, v, [&](const auto& words) HWY_ATTR {
+    Product(weights, rows, words, layout, 0, v_head_dim, next);
+  });
+}
+
+/// One vector of columns at a time.
+template <int E, class W>
+HWY_INLINE void UnpackWord(const W& words, int64_t word, float* dst, int64_t stride, int from,
+                           int until) {
+  if constexpr (E < word_elements(W::kType)) {
+    const F32 d;
+    if (E >= from && E < until) hn::StoreU(words.template Get<E>(d, word), d, dst + E * stride);
+    UnpackWord<E + 1>(words, word, dst, stride, from, until);
+  }
+}
+
+void Unpack(KvDType t, const void* words, Range depth, int64_t columns, int64_t stride,
+            float* dst) {
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(F32()));
+  const int64_t whole = columns / lanes * lanes;
+  WithWords(t, words, [&](const auto& typed) HWY_ATTR {
+    constexpr int kElements =
+        static_cast<int>(word_elements(std::remove_cvref_t<decltype(typed)>::kType));
+    for (int k = depth.begin / kElements * kElements; k < depth.end; k += kElements) {
+      const int from = depth.begin > k ? depth.begin - k : 0;
+      const int until = depth.end - k < kElements ? depth.end - k : kElements;
+      for (int64_t c = 0; c < whole; c += lanes) {
+        UnpackWord<0>(typed, k / kElements * columns + c, dst + k * stride + c, stride, from,
+                      until);
+      }
+    }
+  });
+  for (int64_t k = depth.begin; k < depth.end; ++k) {
+    float* row = dst + k * stride;
+    for (int64_t c = whole; c < columns; ++c) row[c] = load_packed(t, words, columns, k, c);
+    for (int64_t c = columns; c < stride; ++c) row[c] = 0.0f;
+  }
+}
+
+}  // namespace gqa::kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();

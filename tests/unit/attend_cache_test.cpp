@@ -1,0 +1,178 @@
+// attend() on caches of every type.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+
+#include "kernels/context.h"
+#include "reference/attention.h"
+#include "support/attention_bound.h"
+#include "support/attention_case.h"
+#include "support/each_isa.h"
+
+namespace gqa {
+namespace {
+
+using test::draw;
+using test::Problem;
+using test::Random;
+using test::Sizes;
+
+constexpr KvDType types[] = {KvDType::f32, KvDType::f16, KvDType::bf16, KvDType::int8,
+                             KvDType::int4};
+
+/// A problem with dense f32 keys, values and outputs.
+void fill_dense(Random& random, Problem& p, const Sizes& s) {
+  test::fill_problem(random, p, s);
+  p.pages.clear();
+  p.k = {random, DType::f32, {1, s.kv_len, s.kv_heads, s.head_dim}, true};
+  p.v = {random, DType::f32, {1, s.kv_len, s.kv_heads, s.v_head_dim}, true};
+  p.out = {random, DType::f32, p.out.shape, true};
+  p.item.out = p.out.mut();
+  test::fill_inputs(random, p);
+}
+
+/// A cache of one layer and one sequence that holds p's keys and values.
+KvCache cache_of(Context& context, const Problem& p, KvDType t) {
+  const auto& k = p.k.shape;
+  KvCache cache({.kv_heads = {k[2]}, .head_dim = k[3], .v_head_dim = p.v.shape[3], .dtype = t});
+  cache.append(context, cache.create(), 0, {p.k.memory.data(), DType::f32, {k[1], k[2], k[3]}},
+               {p.v.memory.data(), DType::f32, {k[1], k[2], p.v.shape[3]}});
+  return cache;
+}
+
+/// Products of a quantised cache's integers with queries and weights that were rounded to 16 bits
+/// (kernels/split_row.h): an element is off by half a step, a 2 * 32639th of the row's largest, and
+/// by the rounding of the quotient. The largest weight of a row is 1 while its block is added, and
+/// at the end the sum is at least that; an integer times its scale is at most the largest value.
+test::Rounded split_rounding(const Problem& p, const Sizes& s, const AttendOptions& o) {
+  const double step = 0.51 / 32639;
+  const double scale = o.scale.value_or(1 / std::sqrt(static_cast<float>(s.head_dim)));
+  double q_most = 0, k_most = 0, v_most = 0;
+  p.q.for_each([&](float x) { q_most = std::max<double>(q_most, std::abs(x)); });
+  p.v.for_each([&](float x) { v_most = std::max<double>(v_most, std::abs(x)); });
+  for (int64_t t = 0; t < s.kv_len; ++t) {
+    for (int64_t h = 0; h < s.kv_heads; ++h) {
+      double sum = 0;
+      for (int64_t d = 0; d < s.head_dim; ++d) sum += std::abs(p.k.get({0, t, h, d}));
+      k_most = std::max(k_most, sum);
+    }
+  }
+  return {step * std::abs(scale) * q_most * k_most, step * static_cast<double>(s.kv_len) * v_most};
+}
+
+/// Puts what the cache holds in place of p's keys and values, and makes p read that.
+void read_back(const KvCache& cache, Problem& p, int64_t kv_len) {
+  cache.read(0, 0, 0, kv_len, reinterpret_cast<float*>(p.k.memory.data()),
+             reinterpret_cast<float*>(p.v.memory.data()));
+  p.item.kv = StridedKv{p.k.view(), p.v.view(), {}, 0, kv_len};
+}
+
+TEST_P(Isa, ACacheCountsAsTheNumbersThatItReads) {
+  Random random(21);
+  Context context({.threads = 2, .isa = GetParam()});
+  std::vector<int64_t> head_sizes{80, 128};
+  for (int64_t d = 1; d <= 40; ++d) head_sizes.push_back(d);
+  for (const int64_t head_dim : head_sizes) {
+    for (const KvDType t : types) {
+      const test::Heads heads = test::draw_heads(random);
+      Sizes s = test::draw_sizes(random, 300'000, heads);
+      s.head_dim = head_dim;
+      if (draw(random, 0, 1)) s.v_head_dim = head_dim;
+      test::Options o;
+      test::draw_options(random, heads, s.kv_len, o);
+      Problem p;
+      fill_dense(random, p, s);
+      const KvCache cache = cache_of(context, p, t);
+      p.item.kv = cache.view(0, 0);
+      p.out.fill([] { return 99.0f; });
+      attend(context, std::span(&p.item, 1), o.options);
+      read_back(cache, p, s.kv_len);
+      const auto expected =
+          reference::attend(p.item, o.options, test::sees(o.options.mask, p.item.prefix));
+      const bool split = context.impl().kernels->takes_stored(t);
+      const auto rounded = split ? split_rounding(p, s, o.options) : test::Rounded{};
+      ASSERT_TRUE(test::agrees(p, s, o.options, expected, rounded))
+          << kv_dtype_name(t) << ", " << test::describe(s, o, p.item);
+    }
+  }
+}
+
+/// Without the cases that a bound has to allow for. Rounding to 16 bits leaves, with normal
+/// numbers, 3e-5 of a score and 4e-5 of a typical weight: 3e-9 of the output's square.
+TEST_P(Isa, IntegersCostLittleAccuracy) {
+  Context context({.threads = 1, .isa = GetParam()});
+  Random random(23);
+  for (const KvDType t : types) {
+    const Sizes s{3, 8, 2, 128, 128, 3000};
+    Problem p;
+    fill_dense(random, p, s);
+    std::normal_distribution<float> normal;
+    for (test::Array<3>* x : {&p.q}) x->fill([&] { return normal(random); });
+    for (test::Array<4>* x : {&p.k, &p.v}) x->fill([&] { return normal(random); });
+    p.item.bias = {};
+    p.item.q_start = {};
+    p.item.prefix = 0;
+    const KvCache cache = cache_of(context, p, t);
+    p.item.kv = cache.view(0, 0);
+    attend(context, std::span(&p.item, 1));
+    read_back(cache, p, s.kv_len);
+    const auto expected = reference::attend(p.item, {}, test::sees({}, 0));
+    double error = 0, size = 0;
+    size_t i = 0;
+    p.out.for_each([&](float x) {
+      error += (x - expected.out[i]) * (x - expected.out[i]);
+      size += expected.out[i] * expected.out[i];
+      ++i;
+    });
+    EXPECT_LE(error / size, context.impl().kernels->takes_stored(t) ? 1e-8 : 1e-11)
+        << kv_dtype_name(t);
+  }
+}
+
+/// One key or value of a KV head becomes NaN: query heads that read it and rows that see it turn
+/// NaN throughout (in one element, if the value is not quantised), all others keep every bit.
+TEST_P(Isa, NanReachesTheRowsThatSeeItAndNoOthers) {
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  Context context({.threads = 1, .isa = GetParam()});
+  Random random(22);
+  for (int round = 0; round < test::rounds(60); ++round) {
+    const KvDType t = types[round % 5];
+    const int64_t group = draw(random, 1, 5);
+    const Sizes s{draw(random, 1, 100), 2 * group, 2, 24, 23, 200};
+    test::Options o;
+    test::draw_options(random, {s.q_heads, s.kv_heads, {}}, s.kv_len, o);
+    Problem p;
+    fill_dense(random, p, s);
+    p.item.bias = {};
+    const KvCache clean_cache = cache_of(context, p, t);
+    p.item.kv = clean_cache.view(0, 0);
+    attend(context, std::span(&p.item, 1), o.options);
+    const test::Array<3> clean = p.out;
+    const int64_t bad = test::pick<int64_t>(random, {0, 5, 37, 63, 64, 120, 199});
+    const int64_t kv_head = draw(random, 0, 1);
+    const bool value = draw(random, 0, 1) != 0;
+    (value ? p.v : p.k).set({0, bad, kv_head, 7}, nan);
+    const KvCache cache = cache_of(context, p, t);
+    p.item.kv = cache.view(0, 0);
+    attend(context, std::span(&p.item, 1), o.options);
+    const auto sees = test::sees(o.options.mask, p.item.prefix);
+    const int64_t start = p.item.q_start.value_or(s.kv_len - s.q_len);
+    for (int64_t q = 0; q < s.q_len; ++q) {
+      for (int64_t h = 0; h < s.q_heads; ++h) {
+        const bool touched = h / group == kv_head && sees(start + q, bad);
+        for (int64_t d = 0; d < s.v_head_dim; ++d) {
+          const float got = p.out.get({q, h, d});
+          ASSERT_TRUE(touched && (!value || is_quantised(t) || d == 7)
+                          ? std::isnan(got)
+                          : got == clean.get({q, h, d}))
+              << kv_dtype_name(t) << ", " << q << " " << h << " " << d << " bad " << bad << ", "
+              << test::describe(s, o, p.item);
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace gqa
