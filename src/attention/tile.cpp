@@ -86,7 +86,9 @@ void Tile::attend_block(int64_t block, const Workspace& w, const Rows& out) cons
   });
   if (k.scales) kernels_.scale_keys(w.scores, w.visible, rows(), k.scales);
   change_scores(block, w);
-  kernels_.softmax(w.scores, w.visible, rows(), out.states, out.acc, stride());
+  // What comes next is asked for at an even rate, between the products, too: memory must not rest.
+  next = keys_ahead(item_.kv, kv_head_, block + 1);
+  kernels_.softmax(w.scores, w.visible, rows(), out.states, out.acc, stride(), next.take_part(8));
   const Operand v =
       load_values(kernels_, item_.kv, kv_head_, block, keys, shape_.v_head_dim, few && alike, w.v);
   if (v.scales) {
@@ -95,7 +97,6 @@ void Tile::attend_block(int64_t block, const Workspace& w, const Rows& out) cons
     accumulate_one_by_one(keys, v, w, out);
     return;
   }
-  next = keys_ahead(item_.kv, kv_head_, block + 1);
   for_alike(alike, w, [&](int64_t r, int64_t n, Range seen) {
     kernels_.accumulate(w.scores + r * key_block, n, v.type, v.words, v.columns, seen,
                         out.acc + r * stride(), stride(), std::exchange(next, {}));

@@ -2,6 +2,7 @@
 // load-inl.h.
 
 #include "hwy/contrib/math/math-inl.h"
+#include "kernels/ahead.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace gqa::kernels::HWY_NAMESPACE {
@@ -147,15 +148,18 @@ HWY_INLINE float Weigh(float* scores, float max) {
 }
 
 void Softmax(float* scores, const uint64_t* visible, int64_t rows, RowState* states, float* acc,
-             int64_t v_stride) {
+             int64_t v_stride, Ahead next) {
+  AheadLines ahead(next, 2 * rows);
   // All maxima before all exponentials: the processor then works on several rows at a time, which
   // a row's way from the one to the other is too long for.
   for (int64_t r = 0; r < rows; ++r) {
+    ahead.step();
     if (visible[r] == 0) continue;
     const float max = MaskAndMax(scores + r * key_block, visible[r]);
     RaiseMax(max, states[r], acc + r * v_stride, v_stride);
   }
   for (int64_t r = 0; r < rows; ++r) {
+    ahead.step();
     float* row = scores + r * key_block;
     if (visible[r] != 0) {
       states[r].sum += Weigh(row, states[r].max);

@@ -41,6 +41,14 @@ struct Range {
 struct Ahead {
   const void* data = nullptr;
   int64_t bytes = 0;
+
+  /// Takes whole cache lines off the front: about one of `parts` equal parts.
+  Ahead take_part(int64_t parts) {
+    const Ahead first{data, bytes / parts / 64 * 64};
+    data = static_cast<const char*>(data) + first.bytes;
+    bytes -= first.bytes;
+    return first;
+  }
 };
 
 /// Online softmax of one row: the largest score so far, and the sum of exp(score - max).
@@ -107,7 +115,7 @@ struct Table {
   /// is not set, and brings states and the rows of acc [rows][v_stride] up to the new maxima
   /// (Milakov and Gimelshein 2018).
   void (*softmax)(float* scores, const uint64_t* visible, int64_t rows, RowState* states,
-                  float* acc, int64_t v_stride);
+                  float* acc, int64_t v_stride, Ahead next);
   /// acc [rows][acc_row] += weights [rows][key_block] * v [key_block][v_head_dim], without scales,
   /// keys [begin, end) only; v_head_dim is a multiple of row_padding unless t is taken as stored.
   /// In f32 each element is one chain of multiply-adds in ascending order, whatever `rows` is.

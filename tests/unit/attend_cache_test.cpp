@@ -174,5 +174,34 @@ TEST_P(Isa, NanReachesTheRowsThatSeeItAndNoOthers) {
   }
 }
 
+/// Tokens share words with their neighbours: those of a truncated end may be anything.
+TEST_P(Isa, WhatTruncatedTokensLeftDoesNotCount) {
+  Context context({.threads = 1, .isa = GetParam()});
+  Random random(24);
+  for (const KvDType t : types) {
+    for (const int64_t kv_len : {1, 2, 3, 5, 13, 63, 64, 70, 77}) {
+      Problem p;
+      const Sizes s{1, 6, 2, 48, 32, kv_len + 9};
+      fill_dense(random, p, s);
+      for (int64_t token = kv_len; token < s.kv_len; ++token) {
+        for (int64_t d = 0; d < 32; ++d) {
+          p.k.set({0, token, 0, d}, std::numeric_limits<float>::quiet_NaN());
+          p.v.set({0, token, 1, d}, std::numeric_limits<float>::infinity());
+        }
+      }
+      KvCache cache = cache_of(context, p, t);
+      cache.truncate(0, kv_len);
+      const AttendItem item{.q = p.q.view(), .kv = cache.view(0, 0), .out = p.out.mut()};
+      attend(context, std::span(&item, 1));
+      const std::vector<std::byte> got = p.out.memory;
+      p.k.shape[1] = p.v.shape[1] = kv_len;
+      const KvCache fresh = cache_of(context, p, t);
+      const AttendItem same{.q = p.q.view(), .kv = fresh.view(0, 0), .out = p.out.mut()};
+      attend(context, std::span(&same, 1));
+      ASSERT_EQ(p.out.memory, got) << kv_dtype_name(t) << ", " << kv_len;
+    }
+  }
+}
+
 }  // namespace
 }  // namespace gqa
