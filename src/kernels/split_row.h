@@ -11,12 +11,12 @@
 
 namespace gqa::kernels {
 
-/// x ~ scale * (256 high + low), high and low signed bytes; sums over all elements of the row.
-/// What is not finite makes the scale NaN and all pieces 0.
+/// x ~ scale * (256 high + low), high and low signed bytes. What is not finite makes the scale NaN
+/// and all pieces 0.
 struct SplitHeader {
   float scale;
-  int32_t high_sum;
-  int32_t low_sum;
+  int32_t high_sum;  ///< of the high pieces of all elements
+  int32_t low_sum;   ///< of the low ones
 };
 
 /// The largest magnitude of 256 high + low, high being 127 or less.

@@ -13,7 +13,7 @@
 #include "core/checked.h"
 #include "core/kv_words.h"
 #include "kernels/ahead.h"
-#include "kernels/split_row.h"
+#include "kernels/split_row_avx512.h"
 
 HWY_PUSH_ATTRIBUTES("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma")
 namespace gqa::kernels {
@@ -99,6 +99,29 @@ template <KvDType t, int kPart, int R, int V>
   }
 }
 
+/// Up to this many elements, sums of products of 16 and 8 bits fit 32.
+constexpr int64_t narrow = 512;
+
+/// before + what the sums of both pieces mean.
+template <KvDType t>
+[[gnu::always_inline]] inline __m512 combine(__m512i high, __m512i low, const SplitHeader& header,
+                                             int64_t n, __m512 before) {
+  constexpr int32_t bias = Words<t>::kBias;
+  const __m512 scale = _mm512_set1_ps(header.scale);
+  if (n <= narrow) {
+    // What runs over on the way comes back.
+    const __m512i both = _mm512_add_epi32(_mm512_slli_epi32(high, 8), low);
+    const __m512i offset = _mm512_set1_epi32(bias * (256 * header.high_sum + header.low_sum));
+    return _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_sub_epi32(both, offset)), scale, before);
+  }
+  const __m512i high_offset = _mm512_set1_epi32(bias * header.high_sum);
+  const __m512i low_offset = _mm512_set1_epi32(bias * header.low_sum);
+  const __m512 sum =
+      _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_sub_epi32(low, low_offset)), scale, before);
+  return _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_sub_epi32(high, high_offset)),
+                         _mm512_set1_ps(256.0f * header.scale), sum);
+}
+
 /// V vectors of columns of R rows; the mask is of the last one's columns.
 template <KvDType t, int R, int V>
 [[gnu::always_inline]] inline void tile(const Product& p, int64_t row, int64_t column,
@@ -125,17 +148,11 @@ template <KvDType t, int R, int V>
   HWY_UNROLL(4)
   for (int r = 0; r < R; ++r) {
     const SplitHeader header = split_header(rows + r * p.row_bytes);
-    const __m512i high_bias = _mm512_set1_epi32(Words<t>::kBias * header.high_sum);
-    const __m512i low_bias = _mm512_set1_epi32(Words<t>::kBias * header.low_sum);
     float* c = p.c + (row + r) * p.c_row + column;
     HWY_UNROLL(4)
     for (int j = 0; j < V; ++j) {
-      const __m512 high = _mm512_cvtepi32_ps(_mm512_sub_epi32(sums[0][r][j], high_bias));
-      const __m512 low = _mm512_cvtepi32_ps(_mm512_sub_epi32(sums[1][r][j], low_bias));
-      const __m512 both = _mm512_fmadd_ps(high, _mm512_set1_ps(256.0f * header.scale),
-                                          _mm512_mul_ps(low, _mm512_set1_ps(header.scale)));
-      const __m512 sum = p.add ? _mm512_add_ps(_mm512_loadu_ps(c + 16 * j), both) : both;
-      _mm512_storeu_ps(c + 16 * j, sum);
+      const __m512 before = p.add ? _mm512_loadu_ps(c + 16 * j) : _mm512_setzero_ps();
+      _mm512_storeu_ps(c + 16 * j, combine<t>(sums[0][r][j], sums[1][r][j], header, p.n, before));
     }
   }
 }
@@ -180,35 +197,6 @@ void multiply(KvDType t, const Product& p, int64_t rows, int64_t begin, int64_t 
   } else {
     multiply_rows<KvDType::int4>(p, rows, begin, end, next);
   }
-}
-
-/// to [split_bytes(n)] = x [n].
-void split(const float* x, int64_t n, std::byte* to) {
-  // Magnitudes as integers: a NaN is larger than all numbers.
-  __m512i most = _mm512_setzero_si512();
-  for (int64_t i = 0; i < n; i += 16) {
-    const auto some = static_cast<__mmask16>(0xffff >> std::max<int64_t>(0, 16 - (n - i)));
-    const __m512i bits = _mm512_castps_si512(_mm512_maskz_loadu_ps(some, x + i));
-    most = _mm512_max_epi32(most, _mm512_and_si512(bits, _mm512_set1_epi32(0x7fffffff)));
-  }
-  const float scale = split_scale(std::bit_cast<float>(_mm512_reduce_max_epi32(most)));
-  const __m512 inverse = _mm512_set1_ps(scale > 0 ? 1 / scale : 0.0f);
-  __m512i high_sum = _mm512_setzero_si512();
-  __m512i low_sum = _mm512_setzero_si512();
-  for (int64_t i = 0; i < split_padded(n); i += 16) {
-    const int64_t left = std::clamp<int64_t>(n - i, 0, 16);
-    const auto some = static_cast<__mmask16>((1u << left) - 1);
-    const __m512 scaled = _mm512_mul_ps(_mm512_maskz_loadu_ps(some, x + i), inverse);
-    const __m512i q = _mm512_cvtps_epi32(scaled);
-    const __m512i high = _mm512_srai_epi32(_mm512_add_epi32(q, _mm512_set1_epi32(128)), 8);
-    const __m512i low = _mm512_sub_epi32(q, _mm512_slli_epi32(high, 8));
-    high_sum = _mm512_add_epi32(high_sum, high);
-    low_sum = _mm512_add_epi32(low_sum, low);
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(high_bytes(to) + i), _mm512_cvtepi32_epi8(high));
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(low_bytes(to, n) + i), _mm512_cvtepi32_epi8(low));
-  }
-  set_split_header(to,
-                   {scale, _mm512_reduce_add_epi32(high_sum), _mm512_reduce_add_epi32(low_sum)});
 }
 
 int64_t query_bytes(KvDType t, int64_t head_dim) {

@@ -71,7 +71,7 @@ void read_back(const KvCache& cache, Problem& p, int64_t kv_len) {
 TEST_P(Isa, ACacheCountsAsTheNumbersThatItReads) {
   Random random(21);
   Context context({.threads = 2, .isa = GetParam()});
-  std::vector<int64_t> head_sizes{80, 128};
+  std::vector<int64_t> head_sizes{80, 128, 256, 600};
   for (int64_t d = 1; d <= 40; ++d) head_sizes.push_back(d);
   for (const int64_t head_dim : head_sizes) {
     for (const KvDType t : types) {
