@@ -116,7 +116,8 @@ void report_attention(const Common& common, std::string_view kind, const Attenti
                    {"softcap", b.softcap},
                    {"sinks", b.sinks},
                    {"caches", result.caches},
-                   {"rotated_bytes", result.rotated_bytes}});
+                   {"rotated_bytes", result.rotated_bytes},
+                   {"peak_gflop_per_s", result.peak_gflop_per_s}});
     print_json(object);
     return;
   }
@@ -125,7 +126,9 @@ void report_attention(const Common& common, std::string_view kind, const Attenti
                     human_bytes(result.rotated_bytes),
                     times_text({times_row("attend()", result.ms)}),
                     rates_text({rate_row("GB/s of keys and values", result.gb_per_s),
-                                rate_row("GFLOP/s", result.gflop_per_s)})));
+                                rate_row("GFLOP/s; ceiling: SGEMM", result.gflop_per_s),
+                                rate_row("GFLOP/s; ceiling: multiply-adds",
+                                         {result.gflop_per_s.value, result.peak_gflop_per_s})})));
 }
 
 void report_model(const Common& common, const std::string& model, const ModelBench& b,

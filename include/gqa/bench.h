@@ -60,6 +60,9 @@ struct AttentionBenchResult {
   /// Useful operations, 2 * (head_dim + v_head_dim) for each query head and each key that it sees,
   /// 10^9 a second; ceiling: SGEMM of 2048 x 2048 x 2048, oneDNN's.
   BenchRate gflop_per_s;
+  /// What the threads reach by multiplying and adding f32 in registers alone, 10^9 operations a
+  /// second: above any SGEMM.
+  double peak_gflop_per_s = 0;
   /// CPU time of the process over wall time and threads, during the calls: below 1 where other
   /// programs took the cores, or where there is too little work for so many threads.
   double cpu_fraction = 0;

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "bench/counting.h"
+#include "bench/multiply_add.h"
 #include "bench/random_floats.h"
 #include "bench/read_memory.h"
 #include "bench/sgemm.h"
@@ -150,10 +151,13 @@ AttentionBenchResult bench_attention(Context& context, const AttentionBench& b,
   bench::Timing attend_time;
   bench::Timing read_time;
   bench::Timing sgemm_time;
+  bench::Timing peak_time;
+  double peak_operations = 0;
   std::vector<bench::Piece> pieces;
   // attend() comes straight after reading, so that the pool's threads are awake for both.
   const auto turn = [&] {
     sgemm_time.time([&] { sgemm.run(context.impl().pool); });
+    peak_time.time([&] { peak_operations = bench::multiply_add(context.impl().pool); });
     const PackedKv to_read = caches.next();
     pieces.clear();
     for (const KeyRange& keys : seen) bench::append_pages(to_read.layer(), keys, pieces);
@@ -162,7 +166,7 @@ AttentionBenchResult bench_attention(Context& context, const AttentionBench& b,
     attend_time.time([&] { attend(context, std::span(&item, 1), attend_options); });
   };
   turn();
-  for (auto* timing : {&attend_time, &read_time, &sgemm_time}) timing->clear();
+  for (auto* timing : {&attend_time, &read_time, &sgemm_time, &peak_time}) timing->clear();
   bench::Turns turns(options.repeats, progress);
   while (turns.next()) turn();
 
@@ -178,6 +182,7 @@ AttentionBenchResult bench_attention(Context& context, const AttentionBench& b,
       bench::giga_per_s(bench::attention_flop(b.q_heads, b.head_dim, b.v_head_dim, pairs),
                         attend_time),
       bench::giga_per_s(bench::Sgemm::flop, sgemm_time)};
+  result.peak_gflop_per_s = bench::giga_per_s(peak_operations, peak_time);
   const bench::Timing* const timed = &attend_time;
   result.cpu_fraction = bench::cpu_fraction(std::span(&timed, 1), context.threads());
   result.repeats = turns.done();

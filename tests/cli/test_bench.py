@@ -35,6 +35,7 @@ class BenchTest(VerbCase):
         seconds = found["ms_median"] / 1e3
         self.assertAlmostEqual(found["gflop_per_s"] * seconds * 1e9 / flop, 1, 9)
         self.assertAlmostEqual(found["gb_per_s"] * seconds * 1e9 / kv_bytes, 1, 9)
+        self.assertGreater(found["peak_gflop_per_s"], found["gflop_per_s"])
         self.assertGreaterEqual(found["caches"], 1)
         self.assertGreaterEqual(found["rotated_bytes"], found["caches"] * kv_bytes)
         return found
