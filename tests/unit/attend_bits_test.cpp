@@ -3,9 +3,11 @@
 
 #include <atomic>
 #include <cstdlib>
+#include <memory>
 #include <new>
+#include <optional>
 
-#include "support/attention_case.h"
+#include "support/cached_case.h"
 #include "support/each_isa.h"
 
 // Counts allocations, to show that a steady state makes none.
@@ -60,35 +62,53 @@ AttendItem piece_of(const AttendItem& item, int64_t start, int64_t t, int64_t n)
   return piece;
 }
 
+/// Keys and values in arrays of any strides and pages, or in a cache of any type.
+struct AnyProblem : Problem {
+  std::optional<KvCache> cache;
+
+  AnyProblem(Random& random, Context& context, const Sizes& s) {
+    if (draw(random, 0, 1)) {
+      test::fill_problem(random, *this, s);
+      return;
+    }
+    test::fill_dense(random, *this, s);
+    cache = test::cache_of(context, *this, test::kv_dtypes[draw(random, 0, 4)]);
+    item.kv = cache->view(0, 0);
+  }
+};
+
 TEST_P(Isa, ThreadsBatchesAndChunksChangeNoBit) {
   Random random(7);
-  Context one({.threads = 1, .isa = GetParam()});
-  for (int round = 0; round < test::rounds(60); ++round) {
+  std::vector<std::unique_ptr<Context>> contexts;
+  for (int threads = 1; threads <= 8; ++threads) {
+    contexts.push_back(
+        std::make_unique<Context>(ContextOptions{.threads = threads, .isa = GetParam()}));
+  }
+  Context& one = *contexts.front();
+  for (int round = 0; round < test::rounds(10'000); ++round) {
+    const bool large = round % 200 == 0;  // several chunks
     const test::Heads heads = test::draw_heads(random);
-    Sizes s = test::draw_sizes(random, 4'000'000, heads);
-    if (round % 2) s.kv_len += 2000;  // several chunks
+    Sizes s = test::draw_sizes(random, large ? 4'000'000 : round % 2 ? 150'000 : 40'000, heads);
+    if (large) s.kv_len += 2000;
     test::Options o;
     test::draw_options(random, heads, s.kv_len, o);
     if (round % 3 == 0) o.options.mask = {};
-    Problem p;
-    test::fill_problem(random, p, s);
+    AnyProblem p(random, one, s);
     const auto expected = bits_of(one, p, p.item, o.options);
-    for (int threads = 2; threads <= 8; ++threads) {
-      Context many({.threads = threads, .isa = GetParam()});
-      ASSERT_EQ(bits_of(many, p, p.item, o.options), expected)
-          << threads << " threads, " << test::describe(s, o, p.item);
-    }
+    const int64_t threads = draw(random, 2, 8);
+    Context& many = *contexts[static_cast<size_t>(threads - 1)];
+    ASSERT_EQ(bits_of(many, p, p.item, o.options), expected)
+        << threads << " threads, " << test::describe(s, o, p.item);
     // Token by token and in uneven pieces, all in one batch, in reverse order.
     const int64_t start = p.item.q_start.value_or(s.kv_len - s.q_len);
-    for (const int64_t piece : {1, 3, 50}) {
-      std::vector<AttendItem> batch;
-      for (int64_t t = 0; t < s.q_len; t += piece) {
-        batch.insert(batch.begin(), piece_of(p.item, start, t, std::min(piece, s.q_len - t)));
-      }
-      p.out.fill([] { return 99.0f; });
-      attend(one, batch, o.options);
-      ASSERT_EQ(bits(p), expected) << "pieces of " << piece << ", " << test::describe(s, o, p.item);
+    const auto piece = test::pick<int64_t>(random, {1, 3, 50});
+    std::vector<AttendItem> batch;
+    for (int64_t t = 0; t < s.q_len; t += piece) {
+      batch.insert(batch.begin(), piece_of(p.item, start, t, std::min(piece, s.q_len - t)));
     }
+    p.out.fill([] { return 99.0f; });
+    attend(one, batch, o.options);
+    ASSERT_EQ(bits(p), expected) << "pieces of " << piece << ", " << test::describe(s, o, p.item);
   }
 }
 
@@ -150,9 +170,9 @@ void page(Random& random, Problem& p, const Array<4>& k, const Array<4>& v, int6
 TEST_P(Isa, WhereKeysLieChangesNoBit) {
   Random random(11);
   Context context({.threads = 2, .isa = GetParam()});
-  for (int round = 0; round < test::rounds(30); ++round) {
+  for (int round = 0; round < test::rounds(2'000); ++round) {
     const test::Heads heads = test::draw_heads(random);
-    const Sizes s = test::draw_sizes(random, 2'000'000, heads);
+    const Sizes s = test::draw_sizes(random, round % 100 == 0 ? 2'000'000 : 60'000, heads);
     if (s.kv_len == 0) continue;
     test::Options o;
     test::draw_options(random, heads, s.kv_len, o);

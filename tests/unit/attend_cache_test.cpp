@@ -7,39 +7,18 @@
 #include "kernels/context.h"
 #include "reference/attention.h"
 #include "support/attention_bound.h"
-#include "support/attention_case.h"
+#include "support/cached_case.h"
 #include "support/each_isa.h"
 
 namespace gqa {
 namespace {
 
+using test::cache_of;
 using test::draw;
+using test::fill_dense;
 using test::Problem;
 using test::Random;
 using test::Sizes;
-
-constexpr KvDType types[] = {KvDType::f32, KvDType::f16, KvDType::bf16, KvDType::int8,
-                             KvDType::int4};
-
-/// A problem with dense f32 keys, values and outputs.
-void fill_dense(Random& random, Problem& p, const Sizes& s) {
-  test::fill_problem(random, p, s);
-  p.pages.clear();
-  p.k = {random, DType::f32, {1, s.kv_len, s.kv_heads, s.head_dim}, true};
-  p.v = {random, DType::f32, {1, s.kv_len, s.kv_heads, s.v_head_dim}, true};
-  p.out = {random, DType::f32, p.out.shape, true};
-  p.item.out = p.out.mut();
-  test::fill_inputs(random, p);
-}
-
-/// A cache of one layer and one sequence that holds p's keys and values.
-KvCache cache_of(Context& context, const Problem& p, KvDType t) {
-  const auto& k = p.k.shape;
-  KvCache cache({.kv_heads = {k[2]}, .head_dim = k[3], .v_head_dim = p.v.shape[3], .dtype = t});
-  cache.append(context, cache.create(), 0, {p.k.memory.data(), DType::f32, {k[1], k[2], k[3]}},
-               {p.v.memory.data(), DType::f32, {k[1], k[2], p.v.shape[3]}});
-  return cache;
-}
 
 /// Products of a quantised cache's integers with queries and weights that were rounded to 16 bits
 /// (kernels/split_row.h): an element is off by half a step, a 2 * 32639th of the row's largest, and
@@ -74,7 +53,7 @@ TEST_P(Isa, ACacheCountsAsTheNumbersThatItReads) {
   std::vector<int64_t> head_sizes{80, 128, 256, 600};
   for (int64_t d = 1; d <= 40; ++d) head_sizes.push_back(d);
   for (const int64_t head_dim : head_sizes) {
-    for (const KvDType t : types) {
+    for (const KvDType t : test::kv_dtypes) {
       const test::Heads heads = test::draw_heads(random);
       Sizes s = test::draw_sizes(random, 300'000, heads);
       s.head_dim = head_dim;
@@ -103,7 +82,7 @@ TEST_P(Isa, ACacheCountsAsTheNumbersThatItReads) {
 TEST_P(Isa, IntegersCostLittleAccuracy) {
   Context context({.threads = 1, .isa = GetParam()});
   Random random(23);
-  for (const KvDType t : types) {
+  for (const KvDType t : test::kv_dtypes) {
     const Sizes s{3, 8, 2, 128, 128, 3000};
     Problem p;
     fill_dense(random, p, s);
@@ -137,7 +116,7 @@ TEST_P(Isa, NanReachesTheRowsThatSeeItAndNoOthers) {
   Context context({.threads = 1, .isa = GetParam()});
   Random random(22);
   for (int round = 0; round < test::rounds(60); ++round) {
-    const KvDType t = types[round % 5];
+    const KvDType t = test::kv_dtypes[round % 5];
     const int64_t group = draw(random, 1, 5);
     const Sizes s{draw(random, 1, 100), 2 * group, 2, 24, 23, 200};
     test::Options o;
@@ -178,7 +157,7 @@ TEST_P(Isa, NanReachesTheRowsThatSeeItAndNoOthers) {
 TEST_P(Isa, WhatTruncatedTokensLeftDoesNotCount) {
   Context context({.threads = 1, .isa = GetParam()});
   Random random(24);
-  for (const KvDType t : types) {
+  for (const KvDType t : test::kv_dtypes) {
     for (const int64_t kv_len : {1, 2, 3, 5, 13, 63, 64, 70, 77}) {
       Problem p;
       const Sizes s{1, 6, 2, 48, 32, kv_len + 9};
