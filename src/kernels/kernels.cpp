@@ -4,6 +4,7 @@
 #include <array>
 #include <cmath>
 #include <limits>
+#include <type_traits>
 
 #include "kernels/vnni.h"
 
@@ -18,9 +19,14 @@
 #include "kernels/codec-inl.h"
 //
 #include "kernels/attention-inl.h"
-#include "kernels/dense-inl.h"
 #include "kernels/product-inl.h"
 #include "kernels/quantise-inl.h"
+//
+#include "kernels/dense_tile-inl.h"
+//
+#include "kernels/dense_few-inl.h"
+//
+#include "kernels/dense-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace gqa::kernels::HWY_NAMESPACE {
