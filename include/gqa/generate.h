@@ -23,8 +23,8 @@ struct SamplingOptions {
   uint64_t seed = 0;
 };
 
-/// Draws token ids from logits. The same seed gives the same ids on every machine that computes the
-/// same logits.
+/// Draws token ids from logits; allocates nothing once it has seen as many logits and ids. The same
+/// seed gives the same ids on every machine that computes the same logits.
 class Sampler {
  public:
   /// Throws Error (usage) for an option out of range.
@@ -36,6 +36,8 @@ class Sampler {
   SamplingOptions options_;
   std::mt19937_64 random_;
   std::vector<int32_t> order_;
+  std::vector<int32_t> penalised_;
+  std::vector<double> weight_;
 };
 
 struct GenerateOptions {

@@ -20,6 +20,8 @@ enum class Scratch {
   attend_partials,
   dense,
   activations,
+  model_steps,
+  model_items,
   kv_tokens,
   count
 };

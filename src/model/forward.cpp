@@ -1,4 +1,7 @@
 // Model: loading and the forward pass.
+#include <memory>
+#include <type_traits>
+
 #include "gqa/attention.h"
 #include "gqa/model.h"
 #include "kernels/context.h"
@@ -42,6 +45,13 @@ struct Activations {
     sines = take(c.head_dim / 2);
   }
 };
+
+/// Room for n objects, to be constructed in it.
+template <typename T>
+std::span<T> list(Context::Impl& context, Scratch slot, int64_t n) {
+  static_assert(std::is_trivially_destructible_v<T>);
+  return {context.scratch<T>(slot, n), static_cast<size_t>(n)};
+}
 
 }  // namespace
 
@@ -152,16 +162,16 @@ void Model::Impl::attention(Context& context, KvCache& cache, std::span<const St
     r += n;
   }
   // Views last until the next append, so they come after all of them.
-  std::vector<AttendItem> batch;
-  batch.reserve(steps.size());
+  const auto batch = list<AttendItem>(impl, Scratch::model_items, std::ssize(steps));
+  AttendItem* item = batch.data();
   r = 0;
   for (const Step& step : steps) {
     const auto n = static_cast<int64_t>(step.tokens.size());
     const std::array<int64_t, 3> shape{n, config.q_heads, dim};
     const int64_t at = r * config.q_heads * dim;
-    batch.push_back({.q = {a.q + at, DType::f32, shape},
-                     .kv = cache.view(step.sequence, layer),
-                     .out = {a.attended + at, DType::f32, shape}});
+    std::construct_at(item++, AttendItem{.q = {a.q + at, DType::f32, shape},
+                                         .kv = cache.view(step.sequence, layer),
+                                         .out = {a.attended + at, DType::f32, shape}});
     r += n;
   }
   attend(context, batch, {.mask = mask()});
@@ -219,8 +229,10 @@ void Model::forward(Context& context, KvCache& cache, std::span<const Step> step
   const int64_t rows = impl_->check(cache, steps);
   hidden.resize(static_cast<size_t>(rows * c.width));
   const Activations a(impl, c, rows);
-  std::vector<KvCache::Growth> growths;
-  for (const Step& step : steps) growths.push_back({step.sequence, std::ssize(step.tokens)});
+  const auto growths = list<KvCache::Growth>(impl, Scratch::model_steps, std::ssize(steps));
+  for (size_t i = 0; i < steps.size(); ++i) {
+    std::construct_at(&growths[i], KvCache::Growth{steps[i].sequence, std::ssize(steps[i].tokens)});
+  }
   cache.reserve(growths);
   impl_->embed(impl, cache, steps, a);
   for (int64_t layer = 0; layer < c.n_layers; ++layer) {

@@ -11,9 +11,13 @@ namespace {
 /// Uniform in [0, 1), the same on every platform.
 double uniform(std::mt19937_64& random) { return static_cast<double>(random() >> 11) * 0x1p-53; }
 
-/// Divides positive logits of ids seen by the penalty and multiplies negative ones, each id once.
-void penalise(std::span<float> logits, std::span<const int32_t> seen, float penalty) {
-  std::vector<int32_t> ids(seen.begin(), seen.end());
+/// Divides positive logits of ids seen by the penalty and multiplies negative ones, each id once:
+/// `ids` becomes these.
+void penalise(std::span<float> logits, std::span<const int32_t> seen, float penalty,
+              std::vector<int32_t>& ids) {
+  // Room for as many again: else every token would make it grow.
+  if (ids.capacity() < seen.size()) ids.reserve(2 * seen.size());
+  ids.assign(seen.begin(), seen.end());
   std::sort(ids.begin(), ids.end());
   ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
   for (const int32_t id : ids) {
@@ -36,7 +40,9 @@ Sampler::Sampler(const SamplingOptions& options) : options_(options), random_(op
 }
 
 int32_t Sampler::next(std::span<float> logits, std::span<const int32_t> seen) {
-  if (options_.repetition_penalty != 1.0f) penalise(logits, seen, options_.repetition_penalty);
+  if (options_.repetition_penalty != 1.0f) {
+    penalise(logits, seen, options_.repetition_penalty, penalised_);
+  }
   const auto best = std::max_element(logits.begin(), logits.end());
   if (!std::all_of(logits.begin(), logits.end(), [](float x) { return std::isfinite(x); })) {
     fail(ErrorKind::bad_data, "the model's logits are not finite");
@@ -58,24 +64,24 @@ int32_t Sampler::next(std::span<float> logits, std::span<const int32_t> seen) {
   order_.resize(kept);
 
   const double top = *best;
-  std::vector<double> weight(kept);
+  weight_.resize(kept);
   double sum = 0;
   for (size_t i = 0; i < kept; ++i) {
     const double x = logits[static_cast<size_t>(order_[i])];
-    weight[i] = std::exp((x - top) / options_.temperature);
-    sum += weight[i];
+    weight_[i] = std::exp((x - top) / options_.temperature);
+    sum += weight_[i];
   }
   if (options_.top_p < 1.0f) {  // the shortest prefix whose share reaches top_p
     double share = 0;
     size_t n = 0;
-    while (n < kept && share < options_.top_p * sum) share += weight[n++];
+    while (n < kept && share < options_.top_p * sum) share += weight_[n++];
     kept = n;
     sum = share;
   }
   double draw = uniform(random_) * sum;
   for (size_t i = 0; i + 1 < kept; ++i) {
-    if (draw < weight[i]) return order_[i];
-    draw -= weight[i];
+    if (draw < weight_[i]) return order_[i];
+    draw -= weight_[i];
   }
   return order_[kept - 1];
 }
