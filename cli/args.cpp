@@ -150,6 +150,17 @@ void add_kv_dtype(CLI::App& verb, std::optional<KvDType>& value, const std::stri
             });
 }
 
+void add_weight_dtype(CLI::App& verb, WeightDType& value) {
+  add_value(
+      verb, "--weight-dtype", "TYPE",
+      "Type of the model's matrices: stored, or int8 (quantised when loaded);\ndefault: stored",
+      [&value](const std::string& given) {
+        const auto type = parse_weight_dtype(given);
+        if (!type) refuse("--weight-dtype", "stored or int8", given);
+        value = *type;
+      });
+}
+
 void add_common(CLI::App& verb, Common& common) {
   const std::string group = "Common options";
   verb.add_flag("--json", common.json, "Print one JSON object")->group(group);

@@ -47,6 +47,9 @@ CLI::Option* add_dtype(CLI::App& verb, const std::string& name, std::optional<DT
 void add_kv_dtype(CLI::App& verb, std::optional<KvDType>& value,
                   const std::string& by_default = "that of 16-bit weights, else f32");
 
+/// Declares --weight-dtype, what the matrices of a model are multiplied as.
+void add_weight_dtype(CLI::App& verb, WeightDType& value);
+
 // Values. Each throws Error (usage) that names the option, what is expected and what came.
 
 int64_t parse_integer(const std::string& option, const std::string& value, int64_t low,

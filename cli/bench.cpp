@@ -34,6 +34,7 @@ struct ModelArgs {
   Common common;
   BenchOptions options;
   std::string model;
+  WeightDType weight_dtype = WeightDType::stored;
   ModelBench bench;
 };
 
@@ -70,11 +71,12 @@ int run_attention(const AttentionArgs& args, const std::string& kind) {
 int run_model(const ModelArgs& args) {
   Context context(pinned(args.common));
   ProgressBar bar(args.common);
-  const Model model = Model::load(args.model, bar.callback());
+  const Model model = Model::load(args.model, args.weight_dtype, bar.callback());
   const ModelBenchResult result =
       bench_model(context, model, args.bench, args.options, bar.callback());
   bar.erase();
-  report_model(args.common, args.model, args.bench, result, context, read_machine());
+  report_model(args.common, args.model, args.weight_dtype, args.bench, result, context,
+               read_machine());
   return 0;
 }
 
@@ -126,6 +128,7 @@ Run declare_model(CLI::App& verb) {
   add_number(verb, "--batch", args->bench.batch, 1, most_heads,
              "Sequences that decode together; default: 1");
   add_kv_dtype(verb, args->bench.kv_dtype);
+  add_weight_dtype(verb, args->weight_dtype);
   add_number(verb, "--repeats", args->options.repeats, 1, most_repeats,
              "How often all of it is timed; default: 3");
   add_common(verb, args->common);

@@ -131,8 +131,9 @@ void report_attention(const Common& common, std::string_view kind, const Attenti
                                          {result.gflop_per_s.value, result.peak_gflop_per_s})})));
 }
 
-void report_model(const Common& common, const std::string& model, const ModelBench& b,
-                  const ModelBenchResult& result, const Context& context, const Machine& machine) {
+void report_model(const Common& common, const std::string& model, WeightDType weight_dtype,
+                  const ModelBench& b, const ModelBenchResult& result, const Context& context,
+                  const Machine& machine) {
   note_shortage(common, result.cpu_fraction, context.threads());
   if (common.json) {
     Json object{{"prefill_tokens_per_s", result.prefill_tokens_per_s},
@@ -148,6 +149,7 @@ void report_model(const Common& common, const std::string& model, const ModelBen
                    {"prompt_tokens", result.prompt_tokens},
                    {"new_tokens", b.new_tokens},
                    {"batch", b.batch},
+                   {"weight_dtype", weight_dtype_name(weight_dtype)},
                    {"kv_dtype", kv_dtype_name(result.kv_dtype)}});
     print_json(object);
     return;
@@ -159,8 +161,9 @@ void report_model(const Common& common, const std::string& model, const ModelBen
              fmt::format("{} of weights, {} of keys and values", human_bytes(result.weight_bytes),
                          human_bytes(result.kv_bytes)));
   print(fmt::format(
-      "model: {}, {} of {} and {}, {} cache\n{}\n\n{}\n{}\n{}", model, counted(b.batch, "sequence"),
-      counted(result.prompt_tokens, "prompt token"), counted(b.new_tokens, "new one"),
+      "model: {}, {} of {} and {}, {} weights, {} cache\n{}\n\n{}\n{}\n{}", model,
+      counted(b.batch, "sequence"), counted(result.prompt_tokens, "prompt token"),
+      counted(b.new_tokens, "new one"), weight_dtype_name(weight_dtype),
       kv_dtype_name(result.kv_dtype), circumstances_text(result, context, machine), fields.text(),
       times_text({times_row("prefill", result.prefill_ms), times_row("decoding step", result.ms)}),
       rates_text({rate_row("GB/s, decoding", result.gb_per_s),

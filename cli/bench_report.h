@@ -17,7 +17,8 @@ void report_attention(const Common& common, std::string_view kind, const Attenti
                       const Context& context, const Machine& machine);
 
 /// The same of a model in folder `model`.
-void report_model(const Common& common, const std::string& model, const ModelBench& bench,
-                  const ModelBenchResult& result, const Context& context, const Machine& machine);
+void report_model(const Common& common, const std::string& model, WeightDType weight_dtype,
+                  const ModelBench& bench, const ModelBenchResult& result, const Context& context,
+                  const Machine& machine);
 
 }  // namespace gqa::cli

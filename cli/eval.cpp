@@ -21,6 +21,7 @@ struct EvalArgs {
   std::string model;
   std::string text;
   std::string against;
+  WeightDType weight_dtype = WeightDType::stored;
   EvalOptions options;
 };
 
@@ -37,7 +38,7 @@ void check_same_tokens(const EvalArgs& args, const Tokenizer& tokenizer, const s
 
 EvalResult measure(const EvalArgs& args, Context& context, const Progress& progress) {
   const std::string text = read_text_file(args.text);
-  const LoadedModel loaded = load_model(args.model, progress);
+  const LoadedModel loaded = load_model(args.model, args.weight_dtype, progress);
   std::optional<Model> against;
   if (!args.against.empty()) {
     against = Model::load(args.against, progress);
@@ -102,6 +103,7 @@ Run declare_eval(CLI::App& verb) {
               args->options.context = parse_integer("--context", value, 2, INT64_MAX);
             });
   add_kv_dtype(verb, args->options.kv_dtype);
+  add_weight_dtype(verb, args->weight_dtype);
   add_common(verb, args->common);
   return [args] { return run_eval(*args); };
 }

@@ -27,6 +27,7 @@ struct GenerateArgs {
   std::string prompt_file;
   std::optional<std::string> prompts_file;
   int64_t batch = 8;
+  WeightDType weight_dtype = WeightDType::stored;
   GenerateOptions options;
 };
 
@@ -91,7 +92,7 @@ int run_prompt(const GenerateArgs& args) {
   const std::string prompt = read_prompt(args);
   Context context(args.common.context());
   ProgressBar bar(args.common);
-  const LoadedModel loaded = load_model(args.model, bar.callback());
+  const LoadedModel loaded = load_model(args.model, args.weight_dtype, bar.callback());
   const bool stream = !args.common.json;
   const TextSink sink = [&](std::string_view piece) {
     throw_if_interrupted();
@@ -136,7 +137,7 @@ int run_prompts(const GenerateArgs& args) {
   const std::vector<Prompt> prompts = read_prompts(*args.prompts_file);
   Context context(args.common.context());
   ProgressBar bar(args.common);
-  const LoadedModel loaded = load_model(args.model, bar.callback());
+  const LoadedModel loaded = load_model(args.model, args.weight_dtype, bar.callback());
   const ResultSink sink = [&](size_t index, const Generated& result) {
     bar.erase();
     if (args.common.json) {
@@ -205,6 +206,7 @@ Run declare_generate(CLI::App& verb) {
             });
   add_sampling(verb, args->options.sampling);
   add_kv_dtype(verb, args->options.kv_dtype);
+  add_weight_dtype(verb, args->weight_dtype);
   add_common(verb, args->common);
   return [args] { return args->prompts_file ? run_prompts(*args) : run_prompt(*args); };
 }

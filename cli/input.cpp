@@ -73,10 +73,11 @@ std::vector<std::string> read_lines(const std::filesystem::path& file) {
   return lines;
 }
 
-LoadedModel load_model(const std::filesystem::path& dir, const Progress& progress) {
+LoadedModel load_model(const std::filesystem::path& dir, WeightDType weight_dtype,
+                       const Progress& progress) {
   load_config(dir);  // the folder's own errors first, and before the weights are read
   Tokenizer tokenizer = Tokenizer::load(dir / "tokenizer.json");
-  Model model = Model::load(dir, progress);
+  Model model = Model::load(dir, weight_dtype, progress);
   check_vocabulary(model.config(), tokenizer, dir);
   return {std::move(model), std::move(tokenizer)};
 }

@@ -27,6 +27,7 @@ struct LoadedModel {
   Tokenizer tokenizer;
 };
 /// A model folder's model and tokenizer, which fit each other. Throws Error (no_input, bad_data).
-LoadedModel load_model(const std::filesystem::path& dir, const Progress& progress);
+LoadedModel load_model(const std::filesystem::path& dir, WeightDType weight_dtype,
+                       const Progress& progress);
 
 }  // namespace gqa::cli

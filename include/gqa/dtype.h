@@ -54,6 +54,17 @@ constexpr int64_t kv_vector_bytes(KvDType t, int64_t n) {
   return 0;
 }
 
+/// What a model's matrices are multiplied as: as their checkpoint stores them, or quantised when
+/// they are loaded, 64 inputs of an output as integers with one f32 scale, w ~ scale * q, |q| <=
+/// 127.
+enum class WeightDType : uint8_t { stored, int8 };
+
+/// "stored" or "int8".
+std::string_view weight_dtype_name(WeightDType t);
+
+/// The inverse of weight_dtype_name(). Empty where the name is unknown.
+std::optional<WeightDType> parse_weight_dtype(std::string_view name);
+
 /// "f32", "f16", "bf16", "int8" or "int4".
 std::string_view kv_dtype_name(KvDType t);
 

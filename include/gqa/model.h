@@ -15,26 +15,33 @@
 
 namespace gqa {
 
-/// Weights (memory-mapped, in their stored type) and the forward pass.
+/// Weights (memory-mapped, in their stored type, or quantised) and the forward pass.
 /// Thread-safety: const functions may run at the same time, each with its own Context and caches.
 class Model {
  public:
   /// Opens a Hugging Face folder: config.json and safetensors, single or sharded. Checks every
   /// tensor's shape, and that every weight is finite. Throws Error (no_input, bad_data).
   static Model load(const std::filesystem::path& dir, const Progress& progress = {});
+  /// The same with matrices of type weight_dtype. int8: all but the embedding table, of which only
+  /// rows are looked up, are quantised into memory of their own (a tied head is, too). With m the
+  /// largest magnitude of 64 inputs of an output (fewer at the end of a row), scale = m / 127 and
+  /// q = w / scale, rounded; the model computes in f32 with scale * q, rounded once. Progress
+  /// counts bytes ("quantise").
+  static Model load(const std::filesystem::path& dir, WeightDType weight_dtype,
+                    const Progress& progress = {});
   ~Model();
   Model(Model&&) noexcept;
   Model& operator=(Model&&) noexcept;
 
   const ModelConfig& config() const;
-  /// f32, or the weights' type where they are 16-bit.
+  /// f32, or the stored weights' type where they are 16-bit.
   KvDType default_kv_dtype() const;
   /// An empty cache of the model's shape. max_pages: as in KvCache; 0: as many as memory holds.
   KvCache make_cache(KvDType kv_dtype, int64_t max_pages = 0) const;
   int64_t parameters() const;
-  /// Where the weights lie, in their stored type, that every forward pass and its logits read
-  /// whatever the tokens: all matrices but an embedding table that is not the head as well. Valid
-  /// as long as the model.
+  /// Where the weights lie that every forward pass and its logits read whatever the tokens: all
+  /// matrices, with the scales of quantised ones, but an embedding table that is not the head as
+  /// well. Valid as long as the model.
   std::vector<std::span<const std::byte>> weights_read() const;
 
   /// Some tokens of one sequence of a cache; they follow what it holds.

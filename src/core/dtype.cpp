@@ -39,4 +39,14 @@ std::optional<KvDType> parse_kv_dtype(std::string_view name) {
   return std::nullopt;
 }
 
+std::string_view weight_dtype_name(WeightDType t) {
+  return t == WeightDType::int8 ? "int8" : "stored";
+}
+
+std::optional<WeightDType> parse_weight_dtype(std::string_view name) {
+  if (name == "stored") return WeightDType::stored;
+  if (name == "int8") return WeightDType::int8;
+  return std::nullopt;
+}
+
 }  // namespace gqa

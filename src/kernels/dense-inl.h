@@ -1,5 +1,5 @@
 // Per-target: dense products. Included once per instruction set, after dense_tile-inl.h, which says
-// what order sums have and dense_few-inl.h.
+// what order sums have, dense_few-inl.h and int8_weights-inl.h.
 
 HWY_BEFORE_NAMESPACE();
 namespace gqa::kernels::HWY_NAMESPACE {
@@ -144,6 +144,13 @@ void Dense(DType t, const void* w, int64_t in, int64_t begin, int64_t end, const
     using T = std::remove_const_t<std::remove_pointer_t<decltype(type)>>;
     DenseAs(shape, WeightRows<T>{static_cast<const T*>(w), in}, begin, end, x, y, scratch);
   });
+}
+
+void DenseInt8(const int8_t* w, const float* scales, int64_t in, int64_t begin, int64_t end,
+               const float* x, int64_t x_stride, int64_t rows, float* y, int64_t y_stride,
+               float* scratch) {
+  const DenseShape shape{in, x_stride, rows, y_stride};
+  DenseAs(shape, Int8Rows{w, scales, in, int8_blocks(in)}, begin, end, x, y, scratch);
 }
 
 }  // namespace gqa::kernels::HWY_NAMESPACE

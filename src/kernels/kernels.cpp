@@ -25,6 +25,7 @@
 #include "kernels/dense_tile-inl.h"
 //
 #include "kernels/dense_few-inl.h"
+#include "kernels/int8_weights-inl.h"
 //
 #include "kernels/dense-inl.h"
 
@@ -67,6 +68,7 @@ const Table* GetTable() {
       .accumulate = Accumulate,
       .merge = Merge,
       .dense = Dense,
+      .dense_int8 = DenseInt8,
   };
   return &table;
 }

@@ -31,6 +31,12 @@ inline constexpr int64_t dense_tile = 6;
 /// Floats of scratch of a dense product: a slice of its rows and of 4 rows of weights.
 inline constexpr int64_t dense_scratch = (dense_rows + 4) * dense_depth;
 
+/// Inputs of a row of int8 weights that share a scale; a divisor of dense_depth.
+inline constexpr int64_t int8_block = 64;
+
+/// Blocks of a row of n int8 weights, the last one perhaps shorter.
+constexpr int64_t int8_blocks(int64_t n) { return (n + int8_block - 1) / int8_block; }
+
 /// Keys [begin, end) of a block.
 struct Range {
   int32_t begin = 0;
@@ -132,6 +138,11 @@ struct Table {
   /// to a cache line. Each sum has the same order whatever rows and outputs are computed beside it.
   void (*dense)(DType t, const void* w, int64_t in, int64_t begin, int64_t end, const float* x,
                 int64_t x_stride, int64_t rows, float* y, int64_t y_stride, float* scratch);
+  /// The same with weights scale * integer, rounded once to f32: w [out][in], scales
+  /// [out][int8_blocks(in)]. Has the bits that dense() gives for these weights in f32.
+  void (*dense_int8)(const int8_t* w, const float* scales, int64_t in, int64_t begin, int64_t end,
+                     const float* x, int64_t x_stride, int64_t rows, float* y, int64_t y_stride,
+                     float* scratch);
 };
 
 /// The tables that were compiled in and that this machine can run, best first; never empty.

@@ -59,9 +59,16 @@ HWY_INLINE VF LoadAsF32(F32 d, const Bf16* p) {
   return hn::BitCast(d, hn::ShiftLeft<16>(h));
 }
 
+HWY_INLINE VF LoadAsF32(F32 d, const int8_t* p) {
+  const hn::Rebind<int8_t, F32> d8;
+  const hn::RebindToSigned<F32> d32;
+  return hn::ConvertTo(d, hn::PromoteTo(d32, hn::LoadU(d8, p)));
+}
+
 inline float OneAsF32(const float* p) { return load_element(p, DType::f32, 0); }
 inline float OneAsF32(const F16* p) { return load_element(p, DType::f16, 0); }
 inline float OneAsF32(const Bf16* p) { return load_element(p, DType::bf16, 0); }
+inline float OneAsF32(const int8_t* p) { return static_cast<float>(*p); }
 
 /// Calls f with a null pointer of the element type that t means.
 template <typename F>

@@ -60,8 +60,9 @@ struct Model::Impl {
   Weights weights;
   Rope rope;
 
-  Impl(const ModelConfig& c, const std::filesystem::path& dir, const Progress& progress)
-      : config(c), weights(c, dir, progress), rope(c.rope, c.head_dim) {}
+  Impl(const ModelConfig& c, const std::filesystem::path& dir, WeightDType weight_dtype,
+       const Progress& progress)
+      : config(c), weights(c, dir, weight_dtype, progress), rope(c.rope, c.head_dim) {}
 
   Mask mask() const { return {.causal = true, .window = config.window}; }
   int64_t check(const KvCache& cache, std::span<const Step> steps) const;
@@ -198,7 +199,12 @@ Model::Model(Model&&) noexcept = default;
 Model& Model::operator=(Model&&) noexcept = default;
 
 Model Model::load(const std::filesystem::path& dir, const Progress& progress) {
-  return Model(std::make_unique<Impl>(load_config(dir), dir, progress));
+  return load(dir, WeightDType::stored, progress);
+}
+
+Model Model::load(const std::filesystem::path& dir, WeightDType weight_dtype,
+                  const Progress& progress) {
+  return Model(std::make_unique<Impl>(load_config(dir), dir, weight_dtype, progress));
 }
 
 const ModelConfig& Model::config() const { return impl_->config; }
@@ -206,12 +212,11 @@ int64_t Model::parameters() const { return impl_->weights.parameters; }
 
 std::vector<std::span<const std::byte>> Model::weights_read() const {
   std::vector<std::span<const std::byte>> memory;
-  for (const LayerWeights& w : impl_->weights.layers) {
-    for (const Linear* linear : {&w.q, &w.k, &w.v, &w.o, &w.gate, &w.up, &w.down}) {
-      memory.push_back(linear->memory());
+  for (const Linear* matrix : impl_->weights.matrices()) {
+    for (const auto& part : matrix->memory()) {
+      if (!part.empty()) memory.push_back(part);
     }
   }
-  memory.push_back(impl_->weights.head.memory());
   return memory;
 }
 

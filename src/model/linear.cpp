@@ -23,6 +23,15 @@ constexpr int64_t least_outputs = 32;
 
 }  // namespace
 
+std::array<std::span<const std::byte>, 2> Linear::memory() const {
+  const auto bytes = [](const void* data, int64_t n) {
+    return std::span(static_cast<const std::byte*>(data), static_cast<size_t>(n));
+  };
+  if (scales == nullptr) return {bytes(weight, out * in * dtype_bytes(dtype)), {}};
+  const auto scale_bytes = static_cast<int64_t>(sizeof(float));
+  return {bytes(weight, out * in), bytes(scales, out * kernels::int8_blocks(in) * scale_bytes)};
+}
+
 void linear(Context::Impl& context, const Linear& layer, const float* x, int64_t rows, float* y) {
   if (rows == 0) return;
   const int threads = worth_threads(layer, rows) ? context.pool.n_threads() : 1;
@@ -40,8 +49,15 @@ void linear(Context::Impl& context, const Linear& layer, const float* x, int64_t
     const int64_t begin = i / blocks * outputs;
     const int64_t end = std::min(layer.out, begin + outputs);
     float* to = y + row * layer.out;
-    context.kernels->dense(layer.dtype, layer.weight, layer.in, begin, end, x + row * layer.in,
-                           layer.in, n, to, layer.out, scratch + thread * kernels::dense_scratch);
+    const float* from = x + row * layer.in;
+    float* mine = scratch + thread * kernels::dense_scratch;
+    if (layer.scales == nullptr) {
+      context.kernels->dense(layer.dtype, layer.weight, layer.in, begin, end, from, layer.in, n, to,
+                             layer.out, mine);
+    } else {
+      context.kernels->dense_int8(static_cast<const int8_t*>(layer.weight), layer.scales, layer.in,
+                                  begin, end, from, layer.in, n, to, layer.out, mine);
+    }
     if (layer.bias.empty()) return;
     for (int64_t r = 0; r < n; ++r)
       add(to + r * layer.out + begin, layer.bias.data() + begin, end - begin);

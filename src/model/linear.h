@@ -1,6 +1,7 @@
 // Dense products with weights in their stored type.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -11,18 +12,17 @@
 
 namespace gqa {
 
-/// y = x W^T + b, as a checkpoint stores it.
+/// y = x W^T + b, as a checkpoint stores it, or with W quantised.
 struct Linear {
   const void* weight = nullptr;  ///< [out][in], dense, aligned to its type
-  DType dtype = DType::f32;
+  DType dtype = DType::f32;      ///< in the checkpoint
   int64_t in = 0;
   int64_t out = 0;
-  std::vector<float> bias;  ///< [out], or empty
+  std::vector<float> bias;        ///< [out], or empty
+  const float* scales = nullptr;  ///< [out][int8_blocks(in)]: weights are int8; or null
 
-  std::span<const std::byte> memory() const {
-    return {static_cast<const std::byte*>(weight),
-            static_cast<size_t>(out * in * dtype_bytes(dtype))};
-  }
+  /// The weights and the scales, if there are any.
+  std::array<std::span<const std::byte>, 2> memory() const;
 };
 
 /// y [rows][out] = x [rows][in] * W^T + b, f32; 16-bit weights are decoded on the way. Each row has

@@ -38,9 +38,21 @@ int64_t check_tensors(const Checkpoint& checkpoint, const ModelConfig& config,
   return parameters;
 }
 
+/// What each forward pass multiplies by.
+template <class L, class W>
+std::vector<L*> matrices_of(W& weights) {
+  std::vector<L*> all;
+  for (auto& w : weights.layers) {
+    for (L* matrix : {&w.q, &w.k, &w.v, &w.o, &w.gate, &w.up, &w.down}) all.push_back(matrix);
+  }
+  all.push_back(&weights.head);
+  return all;
+}
+
 }  // namespace
 
-Weights::Weights(const ModelConfig& c, const std::filesystem::path& dir, const Progress& progress)
+Weights::Weights(const ModelConfig& c, const std::filesystem::path& dir, WeightDType weight_dtype,
+                 const Progress& progress)
     : checkpoint_(Checkpoint::open(dir)) {
   parameters = check_tensors(checkpoint_, c, progress);
   embedding = matrix(std::string(embedding_name), c.vocab_size, c.width);
@@ -62,6 +74,25 @@ Weights::Weights(const ModelConfig& c, const std::filesystem::path& dir, const P
   }
   final_norm = vector_of(checkpoint_, std::string(final_norm_name), c.width);
   head = c.tied_head ? embedding : matrix(std::string(head_name), c.vocab_size, c.width);
+  if (weight_dtype == WeightDType::int8) quantise_all(progress);
+}
+
+std::vector<const Linear*> Weights::matrices() const { return matrices_of<const Linear>(*this); }
+
+void Weights::quantise_all(const Progress& progress) {
+  const auto all = matrices_of<Linear>(*this);
+  const auto bytes = [](const Linear& matrix) {
+    return matrix.out * matrix.in * dtype_bytes(matrix.dtype);
+  };
+  int64_t total = 0;
+  for (const Linear* matrix : all) total += bytes(*matrix);
+  int64_t done = 0;
+  for (Linear* matrix : all) {
+    // Any instruction set: they give the same integers and scales.
+    quantised_.push_back(quantise(*kernels::tables().front(), *matrix));
+    done += bytes(*matrix);
+    if (progress) progress("quantise", done, total);
+  }
 }
 
 Linear Weights::matrix(const std::string& name, int64_t out, int64_t in) {

@@ -190,6 +190,7 @@ class BadText(GqaCase):
             "--max-tokens": ("-1", "x"),
             "--repetition-penalty": ("0", "-1", "nan"),
             "--kv-dtype": ("f8", ""),
+            "--weight-dtype": ("f16", "int4", ""),
             "--threads": ("-1", "x", "100000"),
         }.items():
             for value in values:

@@ -87,6 +87,12 @@ class BenchTest(VerbCase):
             found["prefill_tokens_per_s"] * found["prefill_ms_median"] / 1e3 / 40, 1, 9)
         read = found["weight_bytes"] + found["kv_bytes"]
         self.assertAlmostEqual(found["gb_per_s"] * step * 1e9 / read, 1, 9)
+        self.assertEqual(found["weight_dtype"], "stored")
+        int8 = self.json("bench", "model", SOURCE, "--new-tokens", "2", "--repeats", "1",
+                         "--weight-dtype", "int8")
+        self.assertEqual(int8["weight_dtype"], "int8")
+        # A byte a weight and four a block of 64 inputs; rows of 344 inputs have a short sixth one.
+        self.assertTrue(17 / 64 <= int8["weight_bytes"] / found["weight_bytes"] < 0.27)
         text = self.ok("bench", "model", SOURCE, "--new-tokens", "2", "--repeats", "1")
         for words in ["1 sequence of 510 prompt tokens", "tokens/s", "of weights", "decoding step"]:
             self.assertIn(words, text)

@@ -26,7 +26,8 @@ class PromptsTest(VerbCase):
 
     def test_json_lines_in_order(self):
         sampled = ["--temperature", "0.9", "--top-p", "0.95", "--seed", "3", "--kv-dtype", "bf16"]
-        for options in [], sampled, ["--kv-dtype", "int8"], ["--kv-dtype", "int4"]:
+        for options in [], sampled, ["--kv-dtype", "int8"], ["--kv-dtype", "int4"], [
+                "--weight-dtype", "int8"]:
             alone = [self.alone(prompt, *options) for prompt in PROMPTS]
             for batch in "1", "3", "64":
                 with self.subTest(options=options, batch=batch):

@@ -63,6 +63,8 @@ class UsageTest(VerbCase):
             "--context": ["eval", model, "--text", text, "--context", "1"],
             "expected f32, f16, bf16, int8 or int4, got '8'":
                 ["eval", model, "--text", text, "--kv-dtype", "8"],
+            "expected stored or int8, got 'bf16'":
+                ["eval", model, "--text", text, "--weight-dtype", "bf16"],
             "bf16, int8 or int4, got 'int2'": [*generate, "--prompt", "a", "--kv-dtype", "int2"],
             "prompt is missing": generate,
             "--prompt is empty": [*generate, "--prompt", ""],
