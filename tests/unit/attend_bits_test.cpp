@@ -1,6 +1,7 @@
 // What changes no bit of attend()'s results.
 #include <gtest/gtest.h>
 
+#include <array>
 #include <atomic>
 #include <cstdlib>
 #include <memory>
@@ -77,38 +78,56 @@ struct AnyProblem : Problem {
   }
 };
 
-TEST_P(Isa, ThreadsBatchesAndChunksChangeNoBit) {
-  Random random(7);
-  std::vector<std::unique_ptr<Context>> contexts;
-  for (int threads = 1; threads <= 8; ++threads) {
-    contexts.push_back(
-        std::make_unique<Context>(ContextOptions{.threads = threads, .isa = GetParam()}));
+/// Contexts of 1 to 8 threads for an instruction set.
+struct Threads {
+  std::array<std::unique_ptr<Context>, 8> contexts;
+
+  explicit Threads(const std::string& isa) {
+    for (size_t i = 0; i < 8; ++i) {
+      contexts[i] =
+          std::make_unique<Context>(ContextOptions{.threads = static_cast<int>(i) + 1, .isa = isa});
+    }
   }
-  Context& one = *contexts.front();
+  Context& with(int64_t threads) const { return *contexts[static_cast<size_t>(threads - 1)]; }
+};
+
+/// The same numbers by another number of threads, and in pieces of query tokens, all of them in one
+/// batch, in reverse order.
+void expect_same_bits(const Threads& isa, Problem& p, const Sizes& s, const test::Options& o,
+                      int64_t threads, int64_t piece) {
+  const auto expected = bits_of(isa.with(1), p, p.item, o.options);
+  ASSERT_EQ(bits_of(isa.with(threads), p, p.item, o.options), expected) << threads << " threads";
+  const int64_t start = p.item.q_start.value_or(s.kv_len - s.q_len);
+  std::vector<AttendItem> batch;
+  for (int64_t t = 0; t < s.q_len; t += piece) {
+    batch.insert(batch.begin(), piece_of(p.item, start, t, std::min(piece, s.q_len - t)));
+  }
+  p.out.fill([] { return 99.0f; });
+  attend(isa.with(1), batch, o.options);
+  ASSERT_EQ(bits(p), expected) << "pieces of " << piece;
+}
+
+TEST(Bits, ThreadsBatchesAndChunksChangeNone) {
+  Random random(7);
+  std::vector<Threads> isas;
+  for (const std::string& isa : available_isas()) isas.emplace_back(isa);
   for (int round = 0; round < test::rounds(10'000); ++round) {
     const bool large = round % 200 == 0;  // several chunks
     const test::Heads heads = test::draw_heads(random);
-    Sizes s = test::draw_sizes(random, large ? 4'000'000 : round % 2 ? 150'000 : 40'000, heads);
+    Sizes s = test::draw_sizes(random, large ? 4'000'000 : round % 4 ? 40'000 : 150'000, heads);
     if (large) s.kv_len += 2000;
     test::Options o;
     test::draw_options(random, heads, s.kv_len, o);
     if (round % 3 == 0) o.options.mask = {};
-    AnyProblem p(random, one, s);
-    const auto expected = bits_of(one, p, p.item, o.options);
+    AnyProblem p(random, isas.front().with(1), s);
     const int64_t threads = draw(random, 2, 8);
-    Context& many = *contexts[static_cast<size_t>(threads - 1)];
-    ASSERT_EQ(bits_of(many, p, p.item, o.options), expected)
-        << threads << " threads, " << test::describe(s, o, p.item);
-    // Token by token and in uneven pieces, all in one batch, in reverse order.
-    const int64_t start = p.item.q_start.value_or(s.kv_len - s.q_len);
     const auto piece = test::pick<int64_t>(random, {1, 3, 50});
-    std::vector<AttendItem> batch;
-    for (int64_t t = 0; t < s.q_len; t += piece) {
-      batch.insert(batch.begin(), piece_of(p.item, start, t, std::min(piece, s.q_len - t)));
+    for (const Threads& isa : isas) {
+      expect_same_bits(isa, p, s, o, threads, piece);
+      if (testing::Test::HasFatalFailure()) {
+        FAIL() << isa.with(1).isa() << ", " << test::describe(s, o, p.item);
+      }
     }
-    p.out.fill([] { return 99.0f; });
-    attend(one, batch, o.options);
-    ASSERT_EQ(bits(p), expected) << "pieces of " << piece << ", " << test::describe(s, o, p.item);
   }
 }
 
@@ -170,7 +189,7 @@ void page(Random& random, Problem& p, const Array<4>& k, const Array<4>& v, int6
 TEST_P(Isa, WhereKeysLieChangesNoBit) {
   Random random(11);
   Context context({.threads = 2, .isa = GetParam()});
-  for (int round = 0; round < test::rounds(2'000); ++round) {
+  for (int round = 0; round < test::rounds(400); ++round) {
     const test::Heads heads = test::draw_heads(random);
     const Sizes s = test::draw_sizes(random, round % 100 == 0 ? 2'000'000 : 60'000, heads);
     if (s.kv_len == 0) continue;
