@@ -4,6 +4,8 @@
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "bench/multiply_add.cpp"
+#include "kernels/targets.h"
+//
 #include "hwy/foreach_target.h"
 // This comes after foreach_target.h.
 #include "hwy/highway.h"

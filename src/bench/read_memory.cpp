@@ -7,6 +7,8 @@
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "bench/read_memory.cpp"
+#include "kernels/targets.h"
+//
 #include "hwy/foreach_target.h"
 // This comes after foreach_target.h.
 #include "hwy/highway.h"
