@@ -85,7 +85,10 @@ struct Tables {
   size_t count = 0;
 
   Tables() {
-    const int64_t supported = hwy::SupportedTargets();
+    // What the compiler may use everywhere needs no asking: Highway denies NEON to Arm processors
+    // without AES, which these kernels have no use for, and warns of them.
+    int64_t supported = HWY_STATIC_TARGET;
+    if (HWY_TARGETS != HWY_STATIC_TARGET) supported |= hwy::SupportedTargets();
     const auto add = [&](int64_t target, const Table* table) {
       if (supported & target) list[count++] = table;
     };
