@@ -17,7 +17,8 @@ using VF = hn::Vec<F32>;
 // Highway's emulation of binary16 leaves infinities, NaN and rounding undefined, so it is used only
 // where the machine does it.
 #undef GQA_NATIVE_F16
-#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2 && !defined(HWY_DISABLE_F16C)
+#if (HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2 && !defined(HWY_DISABLE_F16C)) || \
+    (HWY_ARCH_ARM_A64 && HWY_TARGET == HWY_NEON)
 #define GQA_NATIVE_F16 1
 #else
 #define GQA_NATIVE_F16 0
