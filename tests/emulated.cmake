@@ -1,0 +1,18 @@
+# gqa_leave_out(NAME FILTER): what takes an emulated processor minutes, and runs the kernels in no way
+# that other tests do not. ctest lists it as disabled.
+function(gqa_leave_out name filter)
+  set_tests_properties(${name} PROPERTIES ENVIRONMENT "GTEST_FILTER=-${filter}")
+  add_test(NAME "${name}:${filter}" COMMAND ${name} --gtest_filter=${filter})
+  set_tests_properties("${name}:${filter}" PROPERTIES LABELS unit DISABLED TRUE)
+endfunction()
+
+# oneDNN's SGEMM: 17 GFLOP a time.
+gqa_leave_out(bench_test BenchAttention.C*:BenchAttention.F*:BenchModel.*)
+# One greedy and one sampled case stay.
+gqa_leave_out(generate_batch_test */greedy_f32:*/greedy_bf16:*/greedy_int8:*/sampled_f32)
+# The shorter walks stay, which go through the same steps.
+gqa_leave_out(kv_walk_test KvWalk.AMillion*)
+
+# The program itself: its kernels beside a plain computation in double precision.
+add_test(NAME doctor COMMAND gqa doctor)
+set_tests_properties(doctor PROPERTIES LABELS unit)
