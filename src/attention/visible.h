@@ -15,7 +15,10 @@ class TileKeys {
   TileKeys(const Mask& mask, const ItemShape& shape, int64_t t_begin, int64_t t_end)
       : runs_(visible_keys(mask, shape.q_start + t_begin, shape.keys)) {
     const VisibleKeys last = visible_keys(mask, shape.q_start + t_end - 1, shape.keys);
-    for (size_t i = 0; i < runs_.size(); ++i) runs_[i].end = last[i].end;
+    for (size_t i = 0; i < runs_.size(); ++i) {
+      common_[i] = {last[i].begin, runs_[i].end};
+      runs_[i].end = last[i].end;
+    }
   }
 
   const VisibleKeys& runs() const { return runs_; }
@@ -25,6 +28,12 @@ class TileKeys {
     return std::any_of(runs_.begin(), runs_.end(), [&](const KeyRange& run) {
       return std::max(run.begin, begin) < std::min(run.end, end);
     });
+  }
+
+  /// Every token sees all keys in [begin, end).
+  bool all_see(int64_t begin, int64_t end) const {
+    return std::any_of(common_.begin(), common_.end(),
+                       [&](const KeyRange& run) { return run.begin <= begin && end <= run.end; });
   }
 
   /// Chunks or blocks of `size` keys that hold all of them: [first, last).
@@ -39,6 +48,8 @@ class TileKeys {
 
  private:
   VisibleKeys runs_;
+  VisibleKeys
+      common_;  ///< runs that every token sees; empty where they would end before they begin
 };
 
 /// Bit s is set where key `first` + s is among those keys.
