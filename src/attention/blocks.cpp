@@ -69,9 +69,10 @@ Operand load_keys(const kernels::Table& kernels, const Kv& kv, int64_t kv_head, 
   const KvDType t = layer.dtype;
   const std::byte* stored = layer.keys(block, kv_head);
   const float* scales = is_quantised(t) ? layer.key_scales(block, kv_head) : nullptr;
-  if (as_stored || t == KvDType::f32 || kernels.takes_stored(t)) {
-    return {stored, t, scales, key_block};
+  if (kernels.takes_stored(t)) {
+    return {kernels.arrange(t, stored, head_dim, key_block, scratch), t, scales, key_block};
   }
+  if (as_stored || t == KvDType::f32) return {stored, t, scales, key_block};
   kernels.unpack(t, stored, {0, static_cast<int32_t>(head_dim)}, key_block, key_block, scratch);
   return {scratch, KvDType::f32, scales, key_block};
 }
@@ -91,8 +92,11 @@ Operand load_values(const kernels::Table& kernels, const Kv& kv, int64_t kv_head
   const KvDType t = layer.dtype;
   const std::byte* stored = layer.values(block, kv_head);
   const float* scales = is_quantised(t) ? layer.value_scales(block, kv_head) : nullptr;
+  if (kernels.takes_stored(t)) {
+    return {kernels.arrange(t, stored, key_block, v_head_dim, scratch), t, scales, v_head_dim};
+  }
   const bool in_place = (as_stored || t == KvDType::f32) && stride == v_head_dim;
-  if (in_place || kernels.takes_stored(t)) return {stored, t, scales, v_head_dim};
+  if (in_place) return {stored, t, scales, v_head_dim};
   kernels.unpack(t, stored, keys, v_head_dim, stride, scratch);
   return {scratch, KvDType::f32, scales, stride};
 }

@@ -1,6 +1,7 @@
 // Key blocks as the kernels want them, from wherever keys and values lie.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 #include "attention/shape.h"
@@ -11,9 +12,10 @@ namespace gqa {
 /// Strided keys are transposed this many at a time, so that stores fill whole cache lines.
 inline constexpr int64_t transpose_rows = 16;
 
-/// Floats of scratch that load_keys() needs: the block, and rows on their way into it.
+/// Floats of scratch that load_keys() needs: the block, and rows on their way into it; what the
+/// kernels arrange takes less, but for small heads.
 constexpr int64_t keys_scratch(int64_t head_dim) {
-  return (kernels::key_block + transpose_rows) * head_dim;
+  return (kernels::key_block + transpose_rows) * std::max<int64_t>(head_dim, 16);
 }
 
 /// A block of keys or values as the kernels take it: words of a type, and the keys' scales.
@@ -30,8 +32,8 @@ kernels::Ahead keys_ahead(const Kv& kv, int64_t kv_head, int64_t block);
 kernels::Ahead values_ahead(const Kv& kv, int64_t kv_head, int64_t block);
 
 /// Keys [begin, end) of one block and KV head [head_dim][key_block]: in place where a cache holds
-/// them in f32 or, if `as_stored` or the kernels say so, in whatever type, else as f32 in `scratch`
-/// [keys_scratch]. The other keys are without meaning.
+/// them in f32 or, if `as_stored`, in whatever type, else as f32 in `scratch` [keys_scratch]; where
+/// the kernels take them as stored, as they arrange them. The other keys are without meaning.
 Operand load_keys(const kernels::Table& kernels, const Kv& kv, int64_t kv_head, int64_t block,
                   kernels::Range keys, int64_t head_dim, bool as_stored, float* scratch);
 

@@ -61,6 +61,7 @@ void run(Context::Impl& context, const Job& job, std::span<const Unit> units,
   };
   loop(static_cast<int64_t>(units.size()), [&](int64_t i, const Workspace& w) {
     run_unit(*context.kernels, job, units[static_cast<size_t>(i)], w, partials);
+    context.kernels->end_run();
   });
   loop(static_cast<int64_t>(merges.size()), [&](int64_t i, const Workspace& w) {
     run_merge(*context.kernels, job, merges[static_cast<size_t>(i)], w, partials);

@@ -45,8 +45,8 @@ void Tile::load_queries(const Workspace& w) const {
     const int64_t base = token(r) * x.strides[0] + head(r) * x.strides[1];
     if (x.strides[2] == 1) prefetch_query(r);
     kernels::load_row(kernels_, x.data, x.dtype, base, x.strides[2], shape_.head_dim, q);
-    for (int64_t d = 0; d < shape_.head_dim; ++d) q[d] *= scale;
-    kernels_.prepare_query(shape_.kv_dtype, q, shape_.head_dim, w.queries + r * query_bytes_);
+    kernels_.prepare_query(shape_.kv_dtype, q, shape_.head_dim, scale,
+                           w.queries + r * query_bytes_);
   }
 }
 
@@ -93,13 +93,13 @@ void Tile::attend_block(int64_t block, const Workspace& w, const Rows& out) cons
       load_values(kernels_, item_.kv, kv_head_, block, keys, shape_.v_head_dim, few && alike, w.v);
   if (v.scales) {
     kernels_.scale_keys(w.scores, w.visible, rows(), v.scales);
-  } else if (!alike && !finite(v, keys)) {
+  } else if (!alike && !kernels_.takes_stored(v.type) && !finite(v, keys)) {
     accumulate_one_by_one(keys, v, w, out);
     return;
   }
   for_alike(alike, w, [&](int64_t r, int64_t n, Range seen) {
-    kernels_.accumulate(w.scores + r * key_block, n, v.type, v.words, v.columns, seen,
-                        out.acc + r * stride(), stride(), std::exchange(next, {}));
+    kernels_.accumulate(w.scores + r * key_block, w.visible + r, n, v.type, v.words, v.columns,
+                        seen, out.acc + r * stride(), stride(), std::exchange(next, {}));
   });
 }
 
@@ -114,7 +114,7 @@ bool Tile::finite(const Operand& v, Range keys) const {
 /// the edges of a mask.
 template <typename Body>
 void Tile::for_alike(bool alike, const Workspace& w, const Body& body) const {
-  const int64_t step = alike ? rows() : 2 * kernels::few_rows;
+  const int64_t step = alike ? rows() : kernels_.edge_rows;
   for (int64_t r = 0; r < rows(); r += step) {
     const int64_t n = std::min(step, rows() - r);
     uint64_t any = 0;
@@ -181,8 +181,8 @@ void Tile::accumulate_one_by_one(Range keys, const Operand& v, const Workspace& 
   for (int64_t r = 0; r < rows(); ++r) {
     for (int32_t s = keys.begin; s < keys.end; ++s) {
       if ((w.visible[r] >> s & 1) == 0) continue;
-      kernels_.accumulate(w.scores + r * key_block, 1, v.type, v.words, v.columns, {s, s + 1},
-                          out.acc + r * stride(), stride(), {});
+      kernels_.accumulate(w.scores + r * key_block, w.visible + r, 1, v.type, v.words, v.columns,
+                          {s, s + 1}, out.acc + r * stride(), stride(), {});
     }
   }
 }

@@ -93,13 +93,20 @@ struct Table {
   // such words as they are, queries and weights are brought to a form that it takes, and so for
   // any number of rows: a row's bits must not depend on how many there are.
 
+  /// Rows at the edges of a mask that go together, though they see different keys.
+  int64_t edge_rows;
   /// Whether queries and weights that meet this type are rounded for it, so that its words must
-  /// not be unpacked first.
+  /// not be unpacked to f32 first, but arranged.
   bool (*takes_stored)(KvDType t);
-  /// Bytes of a prepared query.
+  /// Words [depth][columns] of a type that it takes so, in the order that score and accumulate
+  /// want: where they lie or, if that is not it, in scratch, aligned to a cache line: of keys
+  /// [64 * max(16, depth)] floats, of values [64 * columns], rounded up to row_padding.
+  const void* (*arrange)(KvDType t, const void* words, int64_t depth, int64_t columns,
+                         void* scratch);
+  /// Bytes of a prepared query, a whole number of cache lines if t is taken as stored.
   int64_t (*query_bytes)(KvDType t, int64_t head_dim);
-  /// prepared [query_bytes] = q [head_dim], for keys of a cache of type t.
-  void (*prepare_query)(KvDType t, const float* q, int64_t head_dim, void* prepared);
+  /// prepared [query_bytes] = scale * q [head_dim], for keys of a cache of type t.
+  void (*prepare_query)(KvDType t, const float* q, int64_t head_dim, float scale, void* prepared);
   /// scores [rows][key_block] = queries [rows] (prepared for t, or for a type that is not stored) *
   /// k [head_dim][key_block], without scales, for keys [begin, end) and perhaps some beside them.
   /// In f32 each score is one chain of multiply-adds over head_dim, whatever else is computed.
@@ -124,9 +131,14 @@ struct Table {
                   float* acc, int64_t v_stride, Ahead next);
   /// acc [rows][acc_row] += weights [rows][key_block] * v [key_block][v_head_dim], without scales,
   /// keys [begin, end) only; v_head_dim is a multiple of row_padding unless t is taken as stored.
-  /// In f32 each element is one chain of multiply-adds in ascending order, whatever `rows` is.
-  void (*accumulate)(const float* weights, int64_t rows, KvDType t, const void* v,
-                     int64_t v_head_dim, Range keys, float* acc, int64_t acc_row, Ahead next);
+  /// In f32 each element is one chain of multiply-adds in ascending order, whatever `rows` is. If t
+  /// is taken as stored, values that are not finite count for rows that see them (a bit in the
+  /// row's visible [rows]); otherwise for all.
+  void (*accumulate)(const float* weights, const uint64_t* visible, int64_t rows, KvDType t,
+                     const void* v, int64_t v_head_dim, Range keys, float* acc, int64_t acc_row,
+                     Ahead next);
+  /// Gives back what score and accumulate have set up on this thread for their next calls.
+  void (*end_run)();
   /// Merges a later partial result of one row into an earlier one.
   void (*merge)(RowState& state, float* acc, const RowState& later, const float* later_acc,
                 int64_t v_stride);

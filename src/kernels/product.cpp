@@ -212,14 +212,17 @@ HWY_NOINLINE void Product(const float* a, int64_t rows, const W& b, const Layout
 }
 
 bool TakesStored(KvDType) { return false; }
+const void* Arrange(KvDType, const void* words, int64_t, int64_t, void*) { return words; }
+void EndRun() {}
 
 /// As f32 rows.
 int64_t QueryBytes(KvDType, int64_t head_dim) {
   return head_dim * static_cast<int64_t>(sizeof(float));
 }
 
-void PrepareQuery(KvDType, const float* q, int64_t head_dim, void* prepared) {
-  std::memcpy(prepared, q, static_cast<size_t>(head_dim) * sizeof(float));
+void PrepareQuery(KvDType, const float* q, int64_t head_dim, float scale, void* prepared) {
+  auto* scaled = static_cast<float*>(prepared);
+  for (int64_t d = 0; d < head_dim; ++d) scaled[d] = scale * q[d];
 }
 
 void Score(const void* queries, int64_t rows, int64_t head_dim, KvDType t, const void* k,
@@ -239,8 +242,8 @@ void Score(const void* queries, int64_t rows, int64_t head_dim, KvDType t, const
   });
 }
 
-void Accumulate(const float* weights, int64_t rows, KvDType t, const void* v, int64_t v_head_dim,
-                Range keys, float* acc, int64_t acc_row, Ahead next) {
+void Accumulate(const float* weights, const uint64_t*, int64_t rows, KvDType t, const void* v,
+                int64_t v_head_dim, Range keys, float* acc, int64_t acc_row, Ahead next) {
   const Layout layout{
       .a_row = key_block,
       .columns = v_head_dim,

@@ -13,7 +13,7 @@
 #include "core/checked.h"
 #include "core/kv_words.h"
 #include "kernels/ahead.h"
-#include "kernels/split_row_avx512.h"
+#include "kernels/split_avx512.h"
 
 HWY_PUSH_ATTRIBUTES("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma")
 namespace gqa::kernels {
@@ -102,24 +102,22 @@ template <KvDType t, int kPart, int R, int V>
 /// Up to this many elements, sums of products of 16 and 8 bits fit 32.
 constexpr int64_t narrow = 512;
 
-/// before + what the sums of both pieces mean.
+/// before + what the sums of both pieces mean, of rows of n elements.
 template <KvDType t>
-[[gnu::always_inline]] inline __m512 combine(__m512i high, __m512i low, const SplitHeader& header,
-                                             int64_t n, __m512 before) {
+[[gnu::always_inline]] inline __m512 add_sums(__m512i high, __m512i low, const SplitHeader& header,
+                                              int64_t n, __m512 before) {
   constexpr int32_t bias = Words<t>::kBias;
-  const __m512 scale = _mm512_set1_ps(header.scale);
   if (n <= narrow) {
     // What runs over on the way comes back.
     const __m512i both = _mm512_add_epi32(_mm512_slli_epi32(high, 8), low);
     const __m512i offset = _mm512_set1_epi32(bias * (256 * header.high_sum + header.low_sum));
-    return _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_sub_epi32(both, offset)), scale, before);
+    return _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_sub_epi32(both, offset)),
+                           _mm512_set1_ps(header.scale), before);
   }
   const __m512i high_offset = _mm512_set1_epi32(bias * header.high_sum);
   const __m512i low_offset = _mm512_set1_epi32(bias * header.low_sum);
-  const __m512 sum =
-      _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_sub_epi32(low, low_offset)), scale, before);
-  return _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_sub_epi32(high, high_offset)),
-                         _mm512_set1_ps(256.0f * header.scale), sum);
+  return _mm512_add_ps(before, combine(_mm512_sub_epi32(high, high_offset),
+                                       _mm512_sub_epi32(low, low_offset), header.scale));
 }
 
 /// V vectors of columns of R rows; the mask is of the last one's columns.
@@ -152,7 +150,7 @@ template <KvDType t, int R, int V>
     HWY_UNROLL(4)
     for (int j = 0; j < V; ++j) {
       const __m512 before = p.add ? _mm512_loadu_ps(c + 16 * j) : _mm512_setzero_ps();
-      _mm512_storeu_ps(c + 16 * j, combine<t>(sums[0][r][j], sums[1][r][j], header, p.n, before));
+      _mm512_storeu_ps(c + 16 * j, add_sums<t>(sums[0][r][j], sums[1][r][j], header, p.n, before));
     }
   }
 }
@@ -203,9 +201,9 @@ int64_t query_bytes(KvDType t, int64_t head_dim) {
   return is_quantised(t) ? split_bytes(head_dim) : avx512->query_bytes(t, head_dim);
 }
 
-void prepare_query(KvDType t, const float* q, int64_t head_dim, void* prepared) {
-  if (!is_quantised(t)) return avx512->prepare_query(t, q, head_dim, prepared);
-  split(q, head_dim, static_cast<std::byte*>(prepared));
+void prepare_query(KvDType t, const float* q, int64_t head_dim, float scale, void* prepared) {
+  if (!is_quantised(t)) return avx512->prepare_query(t, q, head_dim, scale, prepared);
+  split(q, head_dim, scale, static_cast<std::byte*>(prepared));
 }
 
 void score(const void* queries, int64_t rows, int64_t head_dim, KvDType t, const void* k,
@@ -226,16 +224,18 @@ void score(const void* queries, int64_t rows, int64_t head_dim, KvDType t, const
   multiply(t, p, rows, keys.begin / 16 * 16, round_up(int64_t{keys.end}, 16), next);
 }
 
-void accumulate(const float* weights, int64_t rows, KvDType t, const void* v, int64_t v_head_dim,
-                Range keys, float* acc, int64_t acc_row, Ahead next) {
+void accumulate(const float* weights, const uint64_t* visible, int64_t rows, KvDType t,
+                const void* v, int64_t v_head_dim, Range keys, float* acc, int64_t acc_row,
+                Ahead next) {
   if (!is_quantised(t)) {
-    return avx512->accumulate(weights, rows, t, v, v_head_dim, keys, acc, acc_row, next);
+    return avx512->accumulate(weights, visible, rows, t, v, v_head_dim, keys, acc, acc_row, next);
   }
   alignas(64) std::byte split_rows[tile_rows * split_bytes(key_block)];
   for (int64_t row = 0; row < rows; row += tile_rows) {
     const int64_t n = std::min(tile_rows, rows - row);
     for (int64_t r = 0; r < n; ++r) {
-      split(weights + (row + r) * key_block, key_block, split_rows + r * split_bytes(key_block));
+      split(weights + (row + r) * key_block, key_block, 1.0f,
+            split_rows + r * split_bytes(key_block));
     }
     const Product p{
         .rows = split_rows,

@@ -1,31 +1,30 @@
-// split_row.h's rows made by AVX-512. For files that are compiled for it in part.
-#pragma once
+#include "kernels/split_avx512.h"
 
-#include <immintrin.h>
+#if defined(__x86_64__)
 
-#include <hwy/base.h>
 #include <algorithm>
 #include <bit>
-
-#include "kernels/split_row.h"
 
 HWY_PUSH_ATTRIBUTES("avx512f,avx512bw,avx512dq,avx512vl,fma")
 namespace gqa::kernels {
 
+namespace {
+
 /// Up to 16 elements from x + i on.
-[[gnu::always_inline]] inline __m512 load_some(const float* x, int64_t i, int64_t n) {
+__m512 load_some(const float* x, int64_t i, int64_t n) {
   const int64_t left = std::clamp<int64_t>(n - i, 0, 16);
   return _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << left) - 1), x + i);
 }
 
-[[gnu::always_inline]] inline __m512i join(const __m128i (&part)[4]) {
+__m512i join(const __m128i (&part)[4]) {
   const __m256i lower = _mm256_inserti128_si256(_mm256_castsi128_si256(part[0]), part[1], 1);
   const __m256i upper = _mm256_inserti128_si256(_mm256_castsi128_si256(part[2]), part[3], 1);
   return _mm512_inserti64x4(_mm512_castsi256_si512(lower), upper, 1);
 }
 
-/// to [split_bytes(n)] = x [n].
-[[gnu::always_inline]] inline void split(const float* x, int64_t n, std::byte* to) {
+}  // namespace
+
+void split(const float* x, int64_t n, float scale, std::byte* to) {
   // Magnitudes as integers: a NaN is larger than all numbers.
   __m512i most = _mm512_setzero_si512();
   HWY_UNROLL(4)
@@ -34,8 +33,8 @@ namespace gqa::kernels {
     most = _mm512_max_epi32(most, _mm512_and_si512(bits, _mm512_set1_epi32(0x7fffffff)));
   }
   const float largest = std::bit_cast<float>(_mm512_reduce_max_epi32(most));
-  const float scale = split_scale(largest);
-  const float inverse = scale > 0 ? static_cast<float>(largest_split) / largest : 0.0f;
+  const float step = split_scale(largest);
+  const float inverse = step > 0 ? static_cast<float>(largest_split) / largest : 0.0f;
   __m512i high_sum = _mm512_setzero_si512();
   __m512i sum = _mm512_setzero_si512();
   for (int64_t i = 0; i < split_padded(n); i += 64) {
@@ -54,8 +53,10 @@ namespace gqa::kernels {
     _mm512_storeu_si512(low_bytes(to, n) + i, join(low));
   }
   const int32_t high_total = _mm512_reduce_add_epi32(high_sum);
-  set_split_header(to, {scale, high_total, _mm512_reduce_add_epi32(sum) - 256 * high_total});
+  set_split_header(to, {scale * step, high_total, _mm512_reduce_add_epi32(sum) - 256 * high_total});
 }
 
 }  // namespace gqa::kernels
 HWY_POP_ATTRIBUTES
+
+#endif

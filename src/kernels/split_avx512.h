@@ -1,0 +1,29 @@
+// Rows in two pieces of 8 bits (split_row.h), made and put together again by AVX-512.
+#pragma once
+
+#include "kernels/split_row.h"
+
+#if defined(__x86_64__)
+
+// GCC 12 warns of its own intrinsics (bug 105593).
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#include <immintrin.h>
+
+#include <hwy/base.h>
+
+HWY_PUSH_ATTRIBUTES("avx512f,avx512bw,avx512dq,avx512vl,fma")
+namespace gqa::kernels {
+
+/// to [split_bytes(n)] = scale * x [n].
+void split(const float* x, int64_t n, float scale, std::byte* to);
+
+/// scale * (256 high + low), of exact sums of the pieces' products.
+[[gnu::always_inline]] inline __m512 combine(__m512i high, __m512i low, float scale) {
+  return _mm512_fmadd_ps(_mm512_cvtepi32_ps(high), _mm512_set1_ps(256.0f * scale),
+                         _mm512_mul_ps(_mm512_cvtepi32_ps(low), _mm512_set1_ps(scale)));
+}
+
+}  // namespace gqa::kernels
+HWY_POP_ATTRIBUTES
+
+#endif
