@@ -26,8 +26,10 @@ double cgroup_cores() {
 
 const kernels::Table* find_table(std::string_view isa) {
   if (isa.empty()) return kernels::tables().front();
-  for (const auto* table : kernels::tables()) {
-    if (table->isa == isa) return table;
+  for (const auto tables : {kernels::tables(), kernels::emulated_tables()}) {
+    for (const auto* table : tables) {
+      if (table->isa == isa) return table;
+    }
   }
   fail(ErrorKind::usage, "instruction set '{}' is not one of this machine's: {}", isa,
        fmt::join(available_isas(), ", "));

@@ -6,6 +6,7 @@
 #include <limits>
 #include <type_traits>
 
+#include "kernels/amx.h"
 #include "kernels/vnni.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -86,6 +87,8 @@ namespace {
 struct Tables {
   std::array<const Table*, 8> list{};
   size_t count = 0;
+  std::array<const Table*, 1> emulated{};
+  size_t emulated_count = 0;
 
   Tables() {
     // What the compiler may use everywhere needs no asking: Highway denies NEON to Arm processors
@@ -97,9 +100,12 @@ struct Tables {
     };
 #if HWY_TARGETS & HWY_AVX3
     if (supported & HWY_AVX3) {
-      if (const Table* vnni = vnni_table(*N_AVX3::GetTable())) list[count++] = vnni;
+      const Table& avx512 = *N_AVX3::GetTable();
+      for (const Table* better : {amx_table(avx512), vnni_table(avx512), &avx512}) {
+        if (better) list[count++] = better;
+      }
+      if (const Table* amx = emulated_amx_table(avx512)) emulated[emulated_count++] = amx;
     }
-    add(HWY_AVX3, N_AVX3::GetTable());
 #endif
 #if HWY_TARGETS & HWY_AVX2
     add(HWY_AVX2, N_AVX2::GetTable());
@@ -118,11 +124,16 @@ struct Tables {
   }
 };
 
+const Tables& all_tables() {
+  static const Tables tables;
+  return tables;
+}
+
 }  // namespace
 
-std::span<const Table* const> tables() {
-  static const Tables tables;
-  return {tables.list.data(), tables.count};
+std::span<const Table* const> tables() { return {all_tables().list.data(), all_tables().count}; }
+std::span<const Table* const> emulated_tables() {
+  return {all_tables().emulated.data(), all_tables().emulated_count};
 }
 
 }  // namespace gqa::kernels

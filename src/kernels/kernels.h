@@ -159,5 +159,8 @@ struct Table {
 
 /// The tables that were compiled in and that this machine can run, best first; never empty.
 std::span<const Table* const> tables();
+/// Tables that do in software what this machine may lack, and to the bit: for tests. Too slow to be
+/// chosen but by name.
+std::span<const Table* const> emulated_tables();
 
 }  // namespace gqa::kernels

@@ -99,27 +99,6 @@ template <KvDType t, int kPart, int R, int V>
   }
 }
 
-/// Up to this many elements, sums of products of 16 and 8 bits fit 32.
-constexpr int64_t narrow = 512;
-
-/// before + what the sums of both pieces mean, of rows of n elements.
-template <KvDType t>
-[[gnu::always_inline]] inline __m512 add_sums(__m512i high, __m512i low, const SplitHeader& header,
-                                              int64_t n, __m512 before) {
-  constexpr int32_t bias = Words<t>::kBias;
-  if (n <= narrow) {
-    // What runs over on the way comes back.
-    const __m512i both = _mm512_add_epi32(_mm512_slli_epi32(high, 8), low);
-    const __m512i offset = _mm512_set1_epi32(bias * (256 * header.high_sum + header.low_sum));
-    return _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_sub_epi32(both, offset)),
-                           _mm512_set1_ps(header.scale), before);
-  }
-  const __m512i high_offset = _mm512_set1_epi32(bias * header.high_sum);
-  const __m512i low_offset = _mm512_set1_epi32(bias * header.low_sum);
-  return _mm512_add_ps(before, combine(_mm512_sub_epi32(high, high_offset),
-                                       _mm512_sub_epi32(low, low_offset), header.scale));
-}
-
 /// V vectors of columns of R rows; the mask is of the last one's columns.
 template <KvDType t, int R, int V>
 [[gnu::always_inline]] inline void tile(const Product& p, int64_t row, int64_t column,
@@ -146,11 +125,15 @@ template <KvDType t, int R, int V>
   HWY_UNROLL(4)
   for (int r = 0; r < R; ++r) {
     const SplitHeader header = split_header(rows + r * p.row_bytes);
+    const __m512i high_bias = _mm512_set1_epi32(Words<t>::kBias * header.high_sum);
+    const __m512i low_bias = _mm512_set1_epi32(Words<t>::kBias * header.low_sum);
     float* c = p.c + (row + r) * p.c_row + column;
     HWY_UNROLL(4)
     for (int j = 0; j < V; ++j) {
-      const __m512 before = p.add ? _mm512_loadu_ps(c + 16 * j) : _mm512_setzero_ps();
-      _mm512_storeu_ps(c + 16 * j, add_sums<t>(sums[0][r][j], sums[1][r][j], header, p.n, before));
+      const __m512 both = combine(_mm512_sub_epi32(sums[0][r][j], high_bias),
+                                  _mm512_sub_epi32(sums[1][r][j], low_bias), header.scale);
+      const __m512 sum = p.add ? _mm512_add_ps(_mm512_loadu_ps(c + 16 * j), both) : both;
+      _mm512_storeu_ps(c + 16 * j, sum);
     }
   }
 }

@@ -253,8 +253,9 @@ class DoctorTest(VerbCase):
         self.assertTrue(found["ok"])
         self.assertEqual((found["isa"], found["threads"]), (found["isas"][0], 2))
         self.assertEqual({check["isa"] for check in found["self_check"]}, set(found["isas"]))
-        self.assertTrue(all(check["ok"] and check["max_error"] < 1e-5
-                            for check in found["self_check"]))
+        for check in found["self_check"]:
+            rounds = (check["isa"], check["cache"]) == ("avx512_amx", "bf16")
+            self.assertTrue(check["ok"] and check["max_error"] < (2**-8 if rounds else 1e-5), check)
         for key in ["version", "cpu", "logical_cores", "physical_cores", "caches", "memory_bytes",
                     "memory_available_bytes", "huge_pages", "system"]:
             self.assertIn(key, found)

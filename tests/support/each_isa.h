@@ -4,14 +4,23 @@
 #include <gtest/gtest.h>
 
 #include <string>
+#include <vector>
 
 #include "gqa/context.h"
+#include "kernels/kernels.h"
 
 namespace gqa {
 namespace {
 
+/// Those that this machine has, and those that stand for others.
+inline std::vector<std::string> tested_isas() {
+  std::vector<std::string> names = available_isas();
+  for (const auto* table : kernels::emulated_tables()) names.emplace_back(table->isa);
+  return names;
+}
+
 class Isa : public ::testing::TestWithParam<std::string> {};
-INSTANTIATE_TEST_SUITE_P(All, Isa, ::testing::ValuesIn(available_isas()),
+INSTANTIATE_TEST_SUITE_P(All, Isa, ::testing::ValuesIn(tested_isas()),
                          [](const auto& isa) { return isa.param; });
 
 }  // namespace

@@ -24,20 +24,25 @@ using test::Sizes;
 /// (kernels/split_row.h): an element is off by half a step, a 2 * 32639th of the row's largest, and
 /// by the rounding of the quotient. The largest weight of a row is 1 while its block is added, and
 /// at the end the sum is at least that; an integer times its scale is at most the largest value.
-test::Rounded split_rounding(const Problem& p, const Sizes& s, const AttendOptions& o) {
+///
+/// Where bf16 is taken as stored, queries and weights are rounded to it, if they are not bf16, each
+/// by at most 2^-8 of itself; and of all weights v_most times that share is what the sum has.
+test::Rounded rounding_of(KvDType t, const Problem& p, const Sizes& s, const AttendOptions& o) {
   const double step = 0.51 / 32639;
   const double scale = o.scale.value_or(1 / std::sqrt(static_cast<float>(s.head_dim)));
   double q_most = 0, k_most = 0, v_most = 0;
   p.q.for_each([&](float x) { q_most = std::max<double>(q_most, std::abs(x)); });
   p.v.for_each([&](float x) { v_most = std::max<double>(v_most, std::abs(x)); });
-  for (int64_t t = 0; t < s.kv_len; ++t) {
+  for (int64_t key = 0; key < s.kv_len; ++key) {
     for (int64_t h = 0; h < s.kv_heads; ++h) {
       double sum = 0;
-      for (int64_t d = 0; d < s.head_dim; ++d) sum += std::abs(p.k.get({0, t, h, d}));
+      for (int64_t d = 0; d < s.head_dim; ++d) sum += std::abs(p.k.get({0, key, h, d}));
       k_most = std::max(k_most, sum);
     }
   }
-  return {step * std::abs(scale) * q_most * k_most, step * static_cast<double>(s.kv_len) * v_most};
+  const double score = std::abs(scale) * q_most * k_most;
+  if (is_quantised(t)) return {step * score, step * static_cast<double>(s.kv_len) * v_most};
+  return {p.q.dtype == DType::bf16 ? 0.0 : 0x1p-8 * score, 1.01 * 0x1p-8 * v_most};
 }
 
 /// Puts what the cache holds in place of p's keys and values, and makes p read that.
@@ -69,13 +74,46 @@ TEST_P(Isa, ACacheCountsAsTheNumbersThatItReads) {
       read_back(cache, p, s.kv_len);
       const auto expected =
           reference::attend(p.item, o.options, test::sees(o.options.mask, p.item.prefix));
-      const bool split = context.impl().kernels->takes_stored(t);
-      const auto rounded = split ? split_rounding(p, s, o.options) : test::Rounded{};
+      const bool stored = context.impl().kernels->takes_stored(t);
+      const auto rounded = stored ? rounding_of(t, p, s, o.options) : test::Rounded{};
       ASSERT_TRUE(test::agrees(p, s, o.options, expected, rounded))
           << kv_dtype_name(t) << ", " << test::describe(s, o, p.item);
     }
   }
 }
+
+/// One token of normal numbers, the query's being bf16, and a cache of them.
+struct Typical {
+  static constexpr Sizes sizes{3, 8, 2, 128, 128, 3000};
+  Problem p;
+
+  Typical(Random& random, Context& context, KvDType t) {
+    fill_dense(random, p, sizes);
+    p.q = {random, DType::bf16, p.q.shape, true};
+    std::normal_distribution<float> normal;
+    const auto next = [&] { return normal(random); };
+    p.q.fill(next);
+    p.k.fill(next);
+    p.v.fill(next);
+    p.item = {.q = p.q.view(), .kv = {}, .out = p.out.mut()};
+    const KvCache cache = cache_of(context, p, t);
+    p.item.kv = cache.view(0, 0);
+    attend(context, std::span(&p.item, 1));
+    read_back(cache, p, sizes.kv_len);
+  }
+
+  /// The square of the outputs' error as a share of that of the outputs.
+  double error(const std::vector<double>& exact) const {
+    double error = 0, size = 0;
+    size_t i = 0;
+    p.out.for_each([&](float x) {
+      error += (x - exact[i]) * (x - exact[i]);
+      size += exact[i] * exact[i];
+      ++i;
+    });
+    return error / size;
+  }
+};
 
 /// Without the cases that a bound has to allow for. Rounding to 16 bits leaves, with normal
 /// numbers, 3e-5 of a score and 4e-5 of a typical weight: 3e-9 of the output's square.
@@ -83,30 +121,55 @@ TEST_P(Isa, IntegersCostLittleAccuracy) {
   Context context({.threads = 1, .isa = GetParam()});
   Random random(23);
   for (const KvDType t : test::kv_dtypes) {
-    const Sizes s{3, 8, 2, 128, 128, 3000};
-    Problem p;
-    fill_dense(random, p, s);
-    std::normal_distribution<float> normal;
-    for (test::Array<3>* x : {&p.q}) x->fill([&] { return normal(random); });
-    for (test::Array<4>* x : {&p.k, &p.v}) x->fill([&] { return normal(random); });
-    p.item.bias = {};
-    p.item.q_start = {};
-    p.item.prefix = 0;
-    const KvCache cache = cache_of(context, p, t);
-    p.item.kv = cache.view(0, 0);
-    attend(context, std::span(&p.item, 1));
-    read_back(cache, p, s.kv_len);
-    const auto expected = reference::attend(p.item, {}, test::sees({}, 0));
-    double error = 0, size = 0;
-    size_t i = 0;
-    p.out.for_each([&](float x) {
-      error += (x - expected.out[i]) * (x - expected.out[i]);
-      size += expected.out[i] * expected.out[i];
-      ++i;
-    });
-    EXPECT_LE(error / size, context.impl().kernels->takes_stored(t) ? 1e-8 : 1e-11)
-        << kv_dtype_name(t);
+    const bool stored = context.impl().kernels->takes_stored(t);
+    if (stored && !is_quantised(t)) continue;
+    const Typical typical(random, context, t);
+    const auto exact = reference::attend(typical.p.item, {}, test::sees({}, 0));
+    EXPECT_LE(typical.error(exact.out), stored ? 1e-8 : 1e-11) << kv_dtype_name(t);
   }
+}
+
+/// Where bf16 caches are multiplied as bf16, all that is lost is what a computation loses that
+/// rounds its probabilities to bf16 and nothing else.
+TEST_P(Isa, Bf16CostsWhatRoundingProbabilitiesDoes) {
+  Context context({.threads = 1, .isa = GetParam()});
+  if (!context.impl().kernels->takes_stored(KvDType::bf16)) return;
+  Random random(25);
+  Typical typical(random, context, KvDType::bf16);
+  const auto exact = reference::attend(typical.p.item, {}, test::sees({}, 0)).out;
+  const double error = typical.error(exact);
+  const Sizes& s = Typical::sizes;
+  for (int64_t q = 0; q < s.q_len; ++q) {
+    for (int64_t h = 0; h < s.q_heads; ++h) {
+      const int64_t kv_head = h / (s.q_heads / s.kv_heads);
+      std::vector<double> scores;
+      for (int64_t t = 0; t < s.kv_len - s.q_len + q + 1; ++t) {
+        double score = 0;
+        for (int64_t d = 0; d < s.head_dim; ++d) {
+          score += double{typical.p.q.get({q, h, d})} * typical.p.k.get({0, t, kv_head, d});
+        }
+        scores.push_back(score / std::sqrt(static_cast<double>(s.head_dim)));
+      }
+      const double most = *std::max_element(scores.begin(), scores.end());
+      double sum = 0;
+      std::vector<double> out(static_cast<size_t>(s.v_head_dim));
+      for (size_t t = 0; t < scores.size(); ++t) {
+        const double weight = std::exp(scores[t] - most);
+        const double rounded = bf16_to_f32(f32_to_bf16(static_cast<float>(weight)));
+        sum += weight;
+        for (size_t d = 0; d < out.size(); ++d) {
+          const auto at =
+              std::array{int64_t{0}, static_cast<int64_t>(t), kv_head, static_cast<int64_t>(d)};
+          out[d] += rounded * typical.p.v.get(at);
+        }
+      }
+      for (size_t d = 0; d < out.size(); ++d) {
+        typical.p.out.set({q, h, static_cast<int64_t>(d)}, static_cast<float>(out[d] / sum));
+      }
+    }
+  }
+  EXPECT_LE(error, 1.1 * typical.error(exact));
+  EXPECT_LE(error, 0x1p-14 / 12);  // the mean square of rounding 1 to 2 in steps of 2^-7
 }
 
 /// One key or value of a KV head becomes NaN: query heads that read it and rows that see it turn
@@ -118,7 +181,8 @@ TEST_P(Isa, NanReachesTheRowsThatSeeItAndNoOthers) {
   for (int round = 0; round < test::rounds(60); ++round) {
     const KvDType t = test::kv_dtypes[round % 5];
     const int64_t group = draw(random, 1, 5);
-    const Sizes s{draw(random, 1, 100), 2 * group, 2, 24, 23, 200};
+    const bool whole = draw(random, 0, 1) != 0;  // a whole number of tiles
+    const Sizes s{draw(random, 1, 100), 2 * group, 2, whole ? 64 : 24, whole ? 32 : 23, 200};
     test::Options o;
     test::draw_options(random, {s.q_heads, s.kv_heads, {}}, s.kv_len, o);
     Problem p;
