@@ -1,0 +1,80 @@
+"""The configurations that `./dev bench` times."""
+
+import itertools
+
+DTYPES = ["f32", "f16", "bf16", "int8", "int4"]
+KV_HEADS = [32, 8, 1]
+LENGTHS = [8192, 32768, 131072]
+LONGEST = [8192, 32768, 131072, 1048576]
+PREFILLS = [2048, 8192]
+# Name, options: what differs from 32/8 heads of size 128 without features.
+VARIANTS = [
+    *((f"groups of {group}", {"q-heads": 8 * group}) for group in (3, 5, 6, 7)),
+    *((f"head size {size}", {"head-dim": size}) for size in (64, 80, 96, 112, 256)),
+    ("window 4,096", {"window": 4096}),
+    ("soft cap", {"softcap": 30}),
+    ("sinks", {"sinks": True}),
+]
+
+
+class Case:
+    """One configuration of `gqa bench`."""
+
+    def __init__(self, kind, threads, **options):
+        self.kind = kind
+        self.options = {name.replace("_", "-"): value for name, value in options.items()}
+        self.options["threads"] = threads
+
+    def arguments(self):
+        words = [self.kind]
+        for name, value in sorted(self.options.items()):
+            words += [f"--{name}"] if value is True else [f"--{name}", str(value)]
+        return words
+
+    def key(self):
+        return " ".join(self.arguments())
+
+    def repeats(self):
+        """Few where a call takes seconds."""
+        return 3 if self.kind == "prefill" and self.options["kv-len"] > 4096 else 9
+
+
+def decode(threads, kv_len=32768, kv_dtype="f16", kv_heads=8, q_heads=32, **options):
+    return Case("decode", threads, kv_len=kv_len, kv_dtype=kv_dtype, kv_heads=kv_heads,
+                q_heads=q_heads, **options)
+
+
+def prefill(threads, kv_len=2048, kv_dtype="f16", **options):
+    return Case("prefill", threads, kv_len=kv_len, kv_dtype=kv_dtype, **options)
+
+
+def variant(kind, threads, options):
+    """A case that differs from the plain one by these options; a window needs keys to leave out."""
+    options = {name.replace("-", "_"): value for name, value in options.items()}
+    if kind == "prefill" and "window" in options:
+        return prefill(threads, kv_len=8192, **options)
+    return decode(threads, **options) if kind == "decode" else prefill(threads, **options)
+
+
+def one_head(threads, kv_len):
+    """A group of 4 with one KV head: bound by memory at every length."""
+    return decode(threads, kv_len=kv_len, kv_heads=1, q_heads=4)
+
+
+def all_cases(all_threads):
+    """Each once, those that are compared close to each other."""
+    most = all_threads[-1]
+    cases = []
+    for threads, dtype, kv_heads in itertools.product(all_threads, DTYPES, KV_HEADS):
+        cases.append(decode(threads, kv_dtype=dtype, kv_heads=kv_heads))
+    for threads, dtype, kv_len in itertools.product(all_threads, ["f16", "bf16"], LENGTHS):
+        cases.append(decode(threads, kv_len=kv_len, kv_dtype=dtype))
+    cases += [decode(threads, q_len=4) for threads in all_threads]
+    cases += [one_head(threads, 32768) for threads in all_threads]
+    cases += [one_head(most, kv_len) for kv_len in LONGEST]
+    for threads, dtype in itertools.product(all_threads, DTYPES):
+        cases.append(prefill(threads, kv_dtype=dtype))
+    cases += [prefill(threads, kv_len=kv_len) for threads in all_threads for kv_len in PREFILLS]
+    for kind in "decode", "prefill":
+        cases += [variant(kind, most, options) for _, options in VARIANTS]
+    return list({case.key(): case for case in cases}.values())

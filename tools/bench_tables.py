@@ -1,0 +1,194 @@
+"""Tables, in Markdown, of what `./dev bench` found."""
+
+import statistics
+
+from bench_cases import (DTYPES, KV_HEADS, LENGTHS, LONGEST, PREFILLS, VARIANTS, decode, one_head,
+                         prefill, variant)
+
+
+class Found:
+    """JSON objects by configuration, one for each round; None where memory did not suffice."""
+
+    def __init__(self):
+        self.rounds = {}
+
+    def add(self, case, result):
+        self.rounds.setdefault(case.key(), []).append(result)
+
+    def results(self, case):
+        results = self.rounds.get(case.key(), [])
+        return None if not results or None in results else results
+
+    def median(self, case, field):
+        results = self.results(case)
+        return results and statistics.median(result[field] for result in results)
+
+    def ratio(self, case, other, field="ms_median"):
+        """The other's figure over this one's: the median of the rounds' quotients."""
+        mine, others = self.results(case), self.results(other)
+        if not mine or not others:
+            return None
+        return statistics.median(b[field] / a[field] for a, b in zip(mine, others))
+
+    def doubtful(self, case):
+        return any(result["short_of_cores"] for result in self.results(case) or [])
+
+    def everything(self):
+        return [result for results in self.rounds.values() for result in results if result]
+
+
+def markdown(header, rows):
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(
+        "| " + " | ".join("too large" if cell is None else str(cell) for cell in line) + " |"
+        for line in lines)
+
+
+def percent(share):
+    return None if share is None else f"{share:.0%}"
+
+
+def times(ratio):
+    return None if ratio is None else f"{ratio:.2f}"
+
+
+def ms(value):
+    return None if value is None else f"{value:.2f} ms" if value < 10 else f"{value:.1f} ms"
+
+
+def decode_table(found, all_threads):
+    rows = []
+    for threads in all_threads:
+        for dtype in DTYPES:
+            row = [threads, dtype]
+            for kv_heads in KV_HEADS:
+                case = decode(threads, kv_dtype=dtype, kv_heads=kv_heads)
+                time = found.median(case, "ms_median")
+                row.append(time and f"{ms(time)} ({percent(found.median(case, 'bandwidth_fraction'))})"
+                           f"{' *' if found.doubtful(case) else ''}")
+            rows.append(row)
+    heads = [f"{n} KV head{'' if n == 1 else 's'}" for n in KV_HEADS]
+    return markdown(["threads", "cache", *heads], rows)
+
+
+def prefill_table(found, all_threads):
+    rows = []
+    for threads in all_threads:
+        cases = [(f"{n:,} tokens, f16", prefill(threads, kv_len=n)) for n in PREFILLS]
+        cases += [(f"2,048 tokens, {dtype}", prefill(threads, kv_dtype=dtype))
+                  for dtype in DTYPES if dtype != "f16"]
+        for name, case in cases:
+            rate = found.median(case, "gflop_per_s")
+            rows.append([threads, name + (" *" if found.doubtful(case) else ""),
+                         ms(found.median(case, "ms_median")), rate and f"{rate:.0f}",
+                         percent(found.median(case, "compute_fraction"))])
+    return markdown(["threads", "", "median", "GFLOP/s", "of SGEMM"], rows)
+
+
+def variant_table(found, threads):
+    rows = []
+    for name, options in VARIANTS:
+        row = [name]
+        for kind, field in ("decode", "gb_per_s"), ("prefill", "gflop_per_s"):
+            plain = decode(threads) if kind == "decode" else prefill(
+                threads, kv_len=8192 if "window" in options else 2048)
+            row.append(times(found.ratio(plain, variant(kind, threads, options), field)))
+        rows.append(row)
+    return markdown(["", "decode, GB/s", "prefill, GFLOP/s"], rows)
+
+
+def per_thread(found, all_threads, make):
+    """A figure for each number of threads."""
+    return ", ".join(str(make(threads)) for threads in all_threads)
+
+
+def gain(found, make, all_threads):
+    """What all threads gain, as a share of what they gain at reading memory."""
+    one, most = make(all_threads[0]), make(all_threads[-1])
+    return found.ratio(one, most, "bandwidth_fraction")
+
+
+def figures(found, all_threads):
+    """Rows: what, the aim, what was found on 1 thread and on all."""
+    most = all_threads[-1]
+
+    def each(make):
+        return per_thread(found, all_threads, make)
+
+    rows = [[f"decode, {n:,} keys, {dtype}: share of read bandwidth", "0.92",
+             each(lambda t, n=n, dtype=dtype: times(found.median(
+                 decode(t, kv_len=n, kv_dtype=dtype), "bandwidth_fraction")))]
+            for dtype in ("f16", "bf16") for n in LENGTHS]
+    rows += [
+        ["decode, 8 KV heads against 32: times faster", "3.7", each(
+            lambda t: times(found.ratio(decode(t), decode(t, kv_heads=32))))],
+        ["decode, 1 KV head: share of the multiply-add peak", "0.70", each(
+            lambda t: times(peak_share(found, decode(t, kv_heads=1))))],
+        ["decode, int8 against f16: times faster", "1.7", each(
+            lambda t: times(found.ratio(decode(t, kv_dtype="int8"), decode(t))))],
+        ["decode, int4 against f16: times faster", "2.5", each(
+            lambda t: times(found.ratio(decode(t, kv_dtype="int4"), decode(t))))],
+        ["prefill, 2,048 tokens: share of SGEMM", "0.90", each(
+            lambda t: times(found.median(prefill(t), "compute_fraction")))],
+        ["prefill, 8,192 tokens: share of SGEMM", "0.90", each(
+            lambda t: times(found.median(prefill(t, kv_len=8192), "compute_fraction")))],
+        ["prefill, int8 against f16: times the time", "<= 1.10", each(
+            lambda t: times(found.ratio(prefill(t), prefill(t, kv_dtype="int8"))))],
+        ["prefill, int4 against f16: times the time", "<= 1.10", each(
+            lambda t: times(found.ratio(prefill(t), prefill(t, kv_dtype="int4"))))],
+        ["4 query tokens against 1: times the time", "<= 1.4", each(
+            lambda t: times(found.ratio(decode(t), decode(t, q_len=4))))],
+        ["... or share of the multiply-add peak", "0.75", each(
+            lambda t: times(peak_share(found, decode(t, q_len=4))))],
+        ["1 KV head, time per key, 8 K to 1 M keys: most over least", "<= 1.10",
+         times(flatness(found, most))],
+        [f"1 to {most} threads, 8 KV heads: share of the ceiling's gain", "0.95",
+         times(gain(found, decode, all_threads))],
+        [f"1 to {most} threads, 1 KV head: share of the ceiling's gain", "0.95",
+         times(gain(found, lambda t: one_head(t, 32768), all_threads))],
+    ]
+    return markdown(["", "aim", " and ".join(f"{t} thread{'' if t == 1 else 's'}"
+                                             for t in all_threads)], rows)
+
+
+def peak_share(found, case):
+    results = found.results(case)
+    return results and statistics.median(r["gflop_per_s"] / r["peak_gflop_per_s"] for r in results)
+
+
+def flatness(found, threads):
+    """Most over least, of the rates at which keys and values of all lengths are worked through."""
+    rates = [found.median(one_head(threads, n), "gb_per_s") for n in LONGEST]
+    return None if None in rates else max(rates) / min(rates)
+
+
+def ceilings(found, threads):
+    """Medians over everything that ran on so many threads."""
+    some = [result for result in found.everything() if result["threads"] == threads]
+    reading = [r["ceiling_gb_per_s"] for r in some if r["kind"] == "decode"]
+    return (f"{threads} thread{'' if threads == 1 else 's'}: reading memory "
+            f"{statistics.median(reading):.1f} GB/s, SGEMM "
+            f"{statistics.median(r['ceiling_gflop_per_s'] for r in some):.0f} GFLOP/s, multiply-adds "
+            f"in registers {statistics.median(r['peak_gflop_per_s'] for r in some):.0f} GFLOP/s.")
+
+
+def report(found, all_threads):
+    some = found.everything()
+    parts = [
+        " ".join([f"{some[0]['machine'] or 'Unknown machine'}, {some[0]['isa']}.",
+                  *(ceilings(found, threads) for threads in all_threads)]),
+        "Decode: one query token, 32,768 keys, 32 query heads of size 128; in brackets the share "
+        "of the rate at which the same threads read memory.",
+        decode_table(found, all_threads),
+        "Causal prefill, 32/8 heads of size 128, beside SGEMM on the same threads.",
+        prefill_table(found, all_threads),
+        f"Other shapes and features, {all_threads[-1]} threads, f16: the rate as a share of the "
+        "plain case's (32/8 heads of size 128; decode with 32,768 keys, prefill of 2,048 tokens, "
+        "8,192 for the window).",
+        variant_table(found, all_threads[-1]),
+        "Aims.",
+        figures(found, all_threads),
+    ]
+    if any(result["short_of_cores"] for result in some):
+        parts.append("\\* The threads did not have a core each: other programs were running.")
+    return "\n\n".join(parts) + "\n"
