@@ -97,6 +97,7 @@ struct KvCache::Impl {
   Sequence empty;                                    ///< what create() copies
   std::vector<std::unique_ptr<Sequence>> sequences;  ///< null: freed
   std::vector<int64_t> freed;                        ///< ids; has room for all
+  std::vector<int64_t> growing;                      ///< ids; what reserve() works in
 
   Impl(KvShape s, int64_t pages) : shape(std::move(s)), max_pages(pages), store(pages) {}
 
@@ -204,7 +205,8 @@ int64_t KvCache::len(int64_t sequence, int64_t layer) const {
 void KvCache::reserve(std::span<const Growth> growths) {
   constexpr int64_t most = int64_t{1} << 40;  // nobody's memory holds more, and sums stay in range
   or_out_of_memory([&] {
-    std::vector<int64_t> ids;
+    std::vector<int64_t>& ids = impl_->growing;
+    ids.clear();
     for (const Growth& growth : growths) {
       impl_->at(growth.sequence);
       require(growth.tokens >= 0 && growth.tokens <= most,

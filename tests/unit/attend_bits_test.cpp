@@ -2,25 +2,13 @@
 #include <gtest/gtest.h>
 
 #include <array>
-#include <atomic>
-#include <cstdlib>
 #include <memory>
-#include <new>
 #include <optional>
 
 #include "kernels/context.h"
 #include "support/cached_case.h"
+#include "support/count_allocations.h"
 #include "support/each_isa.h"
-
-// Counts allocations, to show that a steady state makes none.
-static std::atomic<int64_t> allocations{0};
-[[gnu::noinline]] void* operator new(size_t n) {
-  ++allocations;
-  if (void* p = std::malloc(n)) return p;
-  throw std::bad_alloc();
-}
-[[gnu::noinline]] void operator delete(void* p) noexcept { std::free(p); }
-[[gnu::noinline]] void operator delete(void* p, size_t) noexcept { std::free(p); }
 
 namespace gqa {
 namespace {
@@ -256,9 +244,9 @@ TEST_P(Isa, ASteadyStateAllocatesNothing) {
   test::fill_problem(random, p, {4, 8, 2, 64, 64, 5000});
   const AttendOptions options{.mask = {.window = 3000, .sink_tokens = 4}, .softcap = 20.0f};
   attend(context, std::span(&p.item, 1), options);
-  const int64_t before = allocations;
-  for (int i = 0; i < 5; ++i) attend(context, std::span(&p.item, 1), options);
-  EXPECT_EQ(allocations, before);
+  EXPECT_EQ(0, test::count_allocations([&] {
+              for (int i = 0; i < 5; ++i) attend(context, std::span(&p.item, 1), options);
+            }));
 }
 
 }  // namespace
