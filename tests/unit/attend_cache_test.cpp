@@ -87,8 +87,10 @@ struct Typical {
   static constexpr Sizes sizes{3, 8, 2, 128, 128, 3000};
   Problem p;
 
-  Typical(Random& random, Context& context, KvDType t) {
-    fill_dense(random, p, sizes);
+  Typical(Random& random, Context& context, KvDType t, const Sizes& s = sizes,
+          DType out = DType::f32) {
+    fill_dense(random, p, s);
+    p.out = {random, out, p.out.shape, true};
     p.q = {random, DType::bf16, p.q.shape, true};
     std::normal_distribution<float> normal;
     const auto next = [&] { return normal(random); };
@@ -99,7 +101,7 @@ struct Typical {
     const KvCache cache = cache_of(context, p, t);
     p.item.kv = cache.view(0, 0);
     attend(context, std::span(&p.item, 1));
-    read_back(cache, p, sizes.kv_len);
+    read_back(cache, p, s.kv_len);
   }
 
   /// The square of the outputs' error as a share of that of the outputs.
@@ -126,6 +128,30 @@ TEST_P(Isa, IntegersCostLittleAccuracy) {
     const Typical typical(random, context, t);
     const auto exact = reference::attend(typical.p.item, {}, test::sees({}, 0));
     EXPECT_LE(typical.error(exact.out), stored ? 1e-8 : 1e-11) << kv_dtype_name(t);
+  }
+}
+
+TEST_P(Isa, ManyKeysCostNoAccuracy) {
+  Context context({.threads = 2, .isa = GetParam()});
+  Random random(26);
+  const Typical typical(random, context, KvDType::f32, {1, 4, 1, 128, 128, 65'537});
+  const auto exact = reference::attend(typical.p.item, {}, test::sees({}, 0));
+  EXPECT_LE(typical.error(exact.out), 1e-11);
+}
+
+/// Arithmetic is f32: what a result of 16 bits loses is its own rounding, and nothing to speak of
+/// before.
+TEST_P(Isa, ResultsOf16BitsAreOffByTheirOwnRounding) {
+  Context context({.threads = 1, .isa = GetParam()});
+  Random random(27);
+  for (const DType t : {DType::f16, DType::bf16}) {
+    if (context.impl().kernels->takes_stored(kv_dtype(t))) continue;
+    Typical typical(random, context, kv_dtype(t), Typical::sizes, t);
+    const auto exact = reference::attend(typical.p.item, {}, test::sees({}, 0)).out;
+    const double error = typical.error(exact);
+    size_t i = 0;
+    typical.p.out.fill([&] { return static_cast<float>(exact[i++]); });  // rounds
+    EXPECT_LE(error, 1.01 * typical.error(exact)) << dtype_name(t);
   }
 }
 
