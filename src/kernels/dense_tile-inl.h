@@ -144,7 +144,7 @@ HWY_INLINE void DenseTile(const float* x, int64_t x_stride, const W& w, const W*
   const F32 d;
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
   const int64_t x_row = kPacked ? lanes : x_stride;
-  constexpr int kXStep = kPacked ? R : 1;
+  constexpr int kXStep = kPacked ? R : 1;  // NOLINT(bugprone-branch-clone): R may be 1
   VF sum[R][O];
   HWY_UNROLL(8)
   for (int r = 0; r < R; ++r) {
