@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <array>
+#include <cmath>
 #include <memory>
 #include <optional>
 
@@ -235,6 +236,28 @@ TEST_P(Isa, WhereKeysLieChangesNoBit) {
     expect_same(fork, "fork");
     expect_same(whole, "forked cache");
   }
+}
+
+/// A bias for each token: cut into pieces, every token keeps its own.
+TEST_P(Isa, PiecesOfABiasChangeNoBit) {
+  Random random(13);
+  Context context({.threads = 1, .isa = GetParam()});
+  const Sizes s{120, 4, 2, 16, 16, 150};  // two tiles of tokens
+  Problem p;
+  test::fill_problem(random, p, s);
+  p.bias = {random, DType::f32, {s.q_heads, s.q_len, s.kv_len}, false};
+  float next = 0;
+  p.bias.fill([&] { return std::sin(next += 1.0f); });
+  p.item.bias = p.bias.view();
+  p.item.q_start.reset();
+  const auto expected = bits_of(context, p, p.item, {});
+  p.out.fill([] { return 99.0f; });
+  std::vector<AttendItem> batch;
+  for (int64_t t = 0; t < s.q_len; ++t) {
+    batch.push_back(piece_of(p.item, s.kv_len - s.q_len, t, 1));
+  }
+  attend(context, batch, {});
+  ASSERT_EQ(bits(p), expected);
 }
 
 TEST_P(Isa, ASteadyStateAllocatesNothing) {
