@@ -97,11 +97,6 @@ def variant_table(found, threads):
     return markdown(["", "decode, GB/s", "prefill, GFLOP/s"], rows)
 
 
-def per_thread(found, all_threads, make):
-    """A figure for each number of threads."""
-    return ", ".join(str(make(threads)) for threads in all_threads)
-
-
 def gain(found, make, all_threads):
     """What all threads gain, as a share of what they gain at reading memory."""
     one, most = make(all_threads[0]), make(all_threads[-1])
@@ -113,7 +108,7 @@ def figures(found, all_threads):
     most = all_threads[-1]
 
     def each(make):
-        return per_thread(found, all_threads, make)
+        return ", ".join(str(make(threads)) for threads in all_threads)
 
     rows = [[f"decode, {n:,} keys, {dtype}: share of read bandwidth", "0.92",
              each(lambda t, n=n, dtype=dtype: times(found.median(

@@ -48,8 +48,7 @@ class TileKeys {
 
  private:
   VisibleKeys runs_;
-  VisibleKeys
-      common_;  ///< runs that every token sees; empty where they would end before they begin
+  VisibleKeys common_;  ///< of the runs, what every token sees; perhaps nothing
 };
 
 /// Bit s is set where key `first` + s is among those keys.

@@ -189,13 +189,4 @@ const Table* emulated_amx_table(const Table& base) {
 }  // namespace gqa::kernels
 HWY_POP_ATTRIBUTES
 
-#else
-
-namespace gqa::kernels {
-
-const Table* amx_table(const Table&) { return nullptr; }
-const Table* emulated_amx_table(const Table&) { return nullptr; }
-
-}  // namespace gqa::kernels
-
 #endif

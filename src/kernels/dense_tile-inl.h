@@ -1,5 +1,5 @@
 // Per-target: a register tile of a dense product, and the weights that it reads. Included once per
-// instruction set, after codec-inl.h.
+// instruction set, after load-inl.h.
 //
 // The sum of one output element is cut into slices of dense_depth inputs. Within a slice each lane
 // is one chain of multiply-adds over every lanes-th input; then the lanes are added in one fixed
@@ -12,11 +12,7 @@ namespace gqa::kernels::HWY_NAMESPACE {
 
 // Register tiles of kDenseRows rows of inputs x 4 rows of weights: 24 accumulators, 6 inputs and a
 // weight with 32 registers; 8, 2 and 1 with 16.
-#if HWY_TARGET == HWY_AVX3 || HWY_ARCH_ARM_A64
-inline constexpr int kDenseRows = 6;
-#else
-inline constexpr int kDenseRows = 3;
-#endif
+inline constexpr int kDenseRows = kManyRegisters ? 6 : 3;
 /// Bytes of memory that are fetched together.
 inline constexpr int64_t kLineBytes = 64;
 

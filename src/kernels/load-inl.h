@@ -24,6 +24,9 @@ using VF = hn::Vec<F32>;
 #define GQA_NATIVE_F16 0
 #endif
 
+/// 32 vector registers, not 16: what register tiles are cut for.
+inline constexpr bool kManyRegisters = HWY_TARGET == HWY_AVX3 || HWY_ARCH_ARM_A64;
+
 HWY_INLINE VF LoadAsF32(F32 d, const float* p) { return hn::LoadU(d, p); }
 
 /// Tag types for 16-bit elements in memory.

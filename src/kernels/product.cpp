@@ -18,11 +18,7 @@ namespace gqa::kernels::HWY_NAMESPACE {
 
 // Register tiles. With 32 registers, 6 rows x 4 vectors of accumulators leave room for the 4
 // vectors of keys or values and a broadcast; with 16, 6 x 2 do.
-#if HWY_TARGET == HWY_AVX3 || HWY_ARCH_ARM_A64
-inline constexpr int kVectors = 4;
-#else
-inline constexpr int kVectors = 2;
-#endif
+inline constexpr int kVectors = kManyRegisters ? 4 : 2;
 inline constexpr int kRows = few_rows;
 
 // Types of words: how many elements, and element E of each of a vector of words as f32.

@@ -2,11 +2,6 @@
 
 #if defined(__x86_64__)
 
-// GCC 12 warns of its own intrinsics (bug 105593).
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#include <immintrin.h>
-
-#include <hwy/base.h>
 #include <algorithm>
 #include <cstring>
 
@@ -256,13 +251,5 @@ const Table* vnni_table(const Table& base) {
 
 }  // namespace gqa::kernels
 HWY_POP_ATTRIBUTES
-
-#else
-
-namespace gqa::kernels {
-
-const Table* vnni_table(const Table&) { return nullptr; }
-
-}  // namespace gqa::kernels
 
 #endif
