@@ -5,9 +5,8 @@
 #include "gqa/attention.h"
 #include "gqa/model.h"
 #include "kernels/context.h"
-#include "model/ops.h"
 #include "model/rope.h"
-#include "model/weights.h"
+#include "model/rows.h"
 
 namespace gqa {
 namespace {
@@ -72,18 +71,10 @@ struct Model::Impl {
                  int64_t rows, const Activations& a) const;
   void mlp(Context::Impl& context, int64_t layer, int64_t rows, const Activations& a) const;
   void norm(Context::Impl& context, const std::vector<float>& weight, int64_t rows, const float* x,
-            float* y) const;
-  void add_residual(Context::Impl& context, int64_t rows, const Activations& a) const;
+            float* y) const {
+    norm_rows(context, weight, config.rms_norm_eps, rows, x, y);
+  }
 };
-
-/// Rows of small operations are shared out in lumps that are worth a thread.
-template <typename Body>
-static void for_rows(Context::Impl& context, int64_t rows, const Body& body) {
-  constexpr int64_t lump = 16;
-  context.pool.parallel_for(ceil_div(rows, lump), [&](int64_t i, int) {
-    for (int64_t r = i * lump; r < std::min(rows, (i + 1) * lump); ++r) body(r);
-  });
-}
 
 /// Returns the number of tokens. That no sequence occurs twice is for KvCache::reserve() to say.
 int64_t Model::Impl::check(const KvCache& cache, std::span<const Step> steps) const {
@@ -109,33 +100,15 @@ int64_t Model::Impl::check(const KvCache& cache, std::span<const Step> steps) co
 
 void Model::Impl::embed(Context::Impl& context, const KvCache& cache, std::span<const Step> steps,
                         const Activations& a) const {
-  const Linear& table = weights.embedding;
-  const int64_t row_bytes = config.width * dtype_bytes(table.dtype);
   int64_t r = 0;
   for (const Step& step : steps) {
+    embed_rows(context, weights.embedding, step.tokens, a.hidden + r * config.width);
     int64_t position = cache.len(step.sequence);
-    for (const int32_t id : step.tokens) {
-      context.kernels->decode(table.dtype, static_cast<const char*>(table.weight) + id * row_bytes,
-                              config.width, a.hidden + r * config.width);
-      const int64_t half = config.head_dim / 2;
+    const int64_t half = config.head_dim / 2;
+    for (const int64_t end = r + std::ssize(step.tokens); r < end; ++r) {
       rope.angles(position++, a.cosines + r * half, a.sines + r * half);
-      ++r;
     }
   }
-}
-
-void Model::Impl::norm(Context::Impl& context, const std::vector<float>& weight, int64_t rows,
-                       const float* x, float* y) const {
-  for_rows(context, rows, [&](int64_t r) {
-    rms_norm(x + r * config.width, weight.data(), config.width, config.rms_norm_eps,
-             y + r * config.width);
-  });
-}
-
-void Model::Impl::add_residual(Context::Impl& context, int64_t rows, const Activations& a) const {
-  for_rows(context, rows, [&](int64_t r) {
-    add(a.hidden + r * config.width, a.normed + r * config.width, config.width);
-  });
 }
 
 void Model::Impl::attention(Context& context, KvCache& cache, std::span<const Step> steps,
@@ -177,20 +150,15 @@ void Model::Impl::attention(Context& context, KvCache& cache, std::span<const St
   }
   attend(context, batch, {.mask = mask()});
   linear(impl, w.o, a.attended, rows, a.normed);
-  add_residual(impl, rows, a);
+  add_rows(impl, rows, config.width, a.hidden, a.normed);
 }
 
 void Model::Impl::mlp(Context::Impl& context, int64_t layer, int64_t rows,
                       const Activations& a) const {
   const LayerWeights& w = weights.layers[static_cast<size_t>(layer)];
   norm(context, w.mlp_norm, rows, a.hidden, a.normed);
-  linear(context, w.gate, a.normed, rows, a.gate);
-  linear(context, w.up, a.normed, rows, a.up);
-  for_rows(context, rows, [&](int64_t r) {
-    silu_multiply(a.gate + r * config.mlp_width, a.up + r * config.mlp_width, config.mlp_width);
-  });
-  linear(context, w.down, a.gate, rows, a.normed);
-  add_residual(context, rows, a);
+  mlp_rows(context, w, rows, a.normed, a.gate, a.up, a.normed);
+  add_rows(context, rows, config.width, a.hidden, a.normed);
 }
 
 Model::Model(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
