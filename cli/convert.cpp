@@ -3,7 +3,6 @@
 #include <memory>
 
 #include "cli/export_verb.h"
-#include "cli/progress_bar.h"
 #include "cli/verbs.h"
 #include "gqa/error.h"
 
@@ -23,16 +22,9 @@ int run_convert(const ConvertArgs& args) {
   } else if (options.kv_heads == 0) {
     throw Error(ErrorKind::usage, "--kv-heads N is missing (or --recipe FILE)");
   }
-  ProgressBar bar(args.common);
-  const ConvertPlan plan = plan_convert(args.model, options);
-  if (args.dry_run) {
-    check_out(args, options.output.force);
-  } else {
-    convert(args.model, args.out, options, bar.callback());
-  }
-  bar.erase();
-  report_plan(args, plan);
-  return 0;
+  return run_export(args, options.output, [&](const Progress& progress) {
+    return plan_convert(args.model, options, progress);
+  });
 }
 
 /// The options that a recipe gives.

@@ -1,7 +1,6 @@
 #include <memory>
 
 #include "cli/export_verb.h"
-#include "cli/progress_bar.h"
 #include "cli/verbs.h"
 #include "gqa/convert.h"
 
@@ -13,16 +12,9 @@ struct ExpandArgs : ExportArgs {
 };
 
 int run_expand(const ExpandArgs& args) {
-  ProgressBar bar(args.common);
-  const ConvertPlan plan = plan_expand(args.model, args.output);
-  if (args.dry_run) {
-    check_out(args, args.output.force);
-  } else {
-    expand(args.model, args.out, args.output, bar.callback());
-  }
-  bar.erase();
-  report_plan(args, plan);
-  return 0;
+  return run_export(args, args.output, [&](const Progress& progress) {
+    return plan_expand(args.model, args.output, progress);
+  });
 }
 
 }  // namespace

@@ -3,17 +3,12 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
-#include <filesystem>
-#include <system_error>
-
 #include "cli/format.h"
+#include "cli/progress_bar.h"
 #include "cli/terminal.h"
-#include "gqa/error.h"
 
 namespace gqa::cli {
 namespace {
-
-namespace fs = std::filesystem;
 
 Json as_json(const ExportArgs& args, const ConvertPlan& plan) {
   return {{"model", args.model},
@@ -69,6 +64,32 @@ std::string as_text(const ExportArgs& args, const ConvertPlan& plan) {
   return fields.text();
 }
 
+void report_dry_run(const ExportArgs& args, const ConvertPlan& plan) {
+  if (args.common.json) {
+    print_json(as_json(args, plan));
+  } else {
+    print(as_text(args, plan));
+  }
+}
+
+/// What it will take, before it is taken.
+void announce(const ExportArgs& args, const ConvertPlan& plan) {
+  for (const std::string& line : plan.notes) note(args.common, line);
+  note(args.common,
+       fmt::format("{}: writing {}, with about {} of memory; KV cache per token {}", args.out,
+                   human_bytes(plan.output_bytes), human_bytes(plan.peak_memory_bytes),
+                   change(human_bytes(plan.source_kv_bytes_per_token),
+                          human_bytes(plan.result_kv_bytes_per_token))));
+}
+
+void report(const ExportArgs& args, const ConvertPlan& plan) {
+  if (args.common.json) {
+    print_json(as_json(args, plan));
+  } else {
+    note(args.common, fmt::format("{}: done, KV heads {}", args.out, heads_change(plan)));
+  }
+}
+
 }  // namespace
 
 void add_export_places(CLI::App& verb, ExportArgs& args, ExportOptions& output) {
@@ -88,40 +109,21 @@ std::vector<CLI::Option*> add_export_format(CLI::App& verb, ExportOptions& outpu
                     })};
 }
 
-void check_out(const ExportArgs& args, bool force) {
-  const fs::path out = args.out;
-  std::error_code error;
-  const bool exists = fs::exists(fs::symlink_status(out, error));
-  if (exists && !force) {
-    throw Error(ErrorKind::cannot_create,
-                fmt::format("{}: already exists; --force replaces a model folder", args.out));
+int run_export(const ExportArgs& args, const ExportOptions& output, const Planner& planner) {
+  ProgressBar bar(args.common);
+  check_output_place(args.model, args.out, output);
+  const Conversion conversion = planner(bar.callback());
+  conversion.check(args.out);
+  bar.erase();
+  if (args.dry_run) {
+    report_dry_run(args, conversion.plan());
+    return 0;
   }
-  if (exists && !fs::exists(out / "config.json", error)) {
-    throw Error(ErrorKind::cannot_create,
-                fmt::format("{}: exists and is not a model folder (no config.json)", args.out));
-  }
-  // "a/b/" and "b" have their parents too.
-  const fs::path whole = fs::absolute(out).lexically_normal();
-  const fs::path parent = (whole.has_filename() ? whole : whole.parent_path()).parent_path();
-  if (!fs::is_directory(parent, error)) {
-    throw Error(ErrorKind::cannot_create,
-                fmt::format("{}: {} is not a folder", args.out, parent.string()));
-  }
-}
-
-void report_plan(const ExportArgs& args, const ConvertPlan& plan) {
-  if (args.common.json) {
-    print_json(as_json(args, plan));
-  } else if (args.dry_run) {
-    print(as_text(args, plan));
-  } else {
-    for (const std::string& line : plan.notes) note(args.common, line);
-    note(args.common, fmt::format("{}: KV heads {}, KV cache per token {}, weights {}", args.out,
-                                  heads_change(plan),
-                                  change(human_bytes(plan.source_kv_bytes_per_token),
-                                         human_bytes(plan.result_kv_bytes_per_token)),
-                                  human_bytes(plan.output_bytes)));
-  }
+  announce(args, conversion.plan());
+  conversion.write(args.out, bar.callback());
+  bar.erase();
+  report(args, conversion.plan());
+  return 0;
 }
 
 }  // namespace gqa::cli

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -22,11 +23,11 @@ void add_export_places(CLI::App& verb, ExportArgs& args, ExportOptions& output);
 /// --dtype and --max-shard-size.
 std::vector<CLI::Option*> add_export_format(CLI::App& verb, ExportOptions& output);
 
-/// Throws Error (cannot_create) where a dry run can tell that OUT can't be written.
-void check_out(const ExportArgs& args, bool force);
+/// Plans a conversion, telling progress.
+using Planner = std::function<Conversion(const Progress&)>;
 
-/// What the plan is (dry run) or what was done: with --json or for a dry run on standard output,
-/// else a line among the messages.
-void report_plan(const ExportArgs& args, const ConvertPlan& plan);
+/// Plans once, says what it will take, writes (unless it is a dry run) and reports: data (--json,
+/// dry run) on standard output, else messages. Returns the exit code.
+int run_export(const ExportArgs& args, const ExportOptions& output, const Planner& planner);
 
 }  // namespace gqa::cli

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -44,26 +45,54 @@ struct ConvertPlan {
   int64_t result_kv_bytes_per_token = 0;
 };
 
-/// Reads and checks the source (config, headers, tokenizer) and the options; writes nothing.
-/// Throws Error: usage for options that do not fit the model, bad_data or no_input for its files.
-ConvertPlan plan_convert(const std::filesystem::path& source, const ConvertOptions& options);
+struct ExportJob;
 
-/// Makes a grouped-query checkpoint of a multi-head (or wider grouped) one. KV heads of a group are
+/// A conversion that is planned and may be written; its source stays open.
+class Conversion {
+ public:
+  explicit Conversion(std::unique_ptr<const ExportJob> job);  ///< of plan_convert(), plan_expand()
+  ~Conversion();
+  Conversion(Conversion&& other) noexcept;
+  Conversion& operator=(Conversion&& other) noexcept;
+
+  const ConvertPlan& plan() const;
+
+  /// Throws what write() would throw before it writes, Error (cannot_create): out exists (without
+  /// force), is inside the source or around it, its parent can't be written or lacks room.
+  void check(const std::filesystem::path& out) const;
+
+  /// `out` becomes a Hugging Face folder: config, weights, tokenizer files, recipe, model card. It
+  /// is written beside itself, synced and renamed last, so it is there whole or not at all. The
+  /// same source and options give the same bytes. Throws Error: as check(), io where writing fails,
+  /// bad_data for a weight that is not finite or does not fit the wanted dtype.
+  void write(const std::filesystem::path& out, const Progress& progress = {}) const;
+
+ private:
+  std::unique_ptr<const ExportJob> job_;
+};
+
+/// What Conversion::check() can tell before there is a plan, so that long planning is not for
+/// nothing. Throws Error (cannot_create).
+void check_output_place(const std::filesystem::path& source, const std::filesystem::path& out,
+                        const ExportOptions& options);
+
+/// Plans a grouped-query checkpoint of a multi-head (or wider grouped) one. KV heads of a group are
 /// merged; query heads are permuted (Q rows, biases, O columns) so that groups are contiguous.
-/// `out` becomes a Hugging Face folder: config, weights, tokenizer files, recipe, model card. It is
-/// written beside itself, synced and renamed last, so it is there whole or not at all. The same
-/// source and options give the same bytes. Throws Error: as plan_convert(), and cannot_create where
-/// out exists (without force), is inside the source or around it, its parent can't be written or
-/// lacks room, io where writing fails, bad_data for a weight that is not finite or does not fit the
-/// wanted dtype.
+/// Reads and checks the source (config, headers, tokenizer) and the options; writes nothing. Throws
+/// Error: usage for options that do not fit the model, bad_data or no_input for its files.
+Conversion plan_convert(const std::filesystem::path& source, const ConvertOptions& options,
+                        const Progress& progress = {});
+
+/// Plans a multi-head checkpoint of a grouped one: each KV head is repeated for every query head of
+/// its group. Exact. Throws as plan_convert().
+Conversion plan_expand(const std::filesystem::path& source, const ExportOptions& options,
+                       const Progress& progress = {});
+
+/// Plans and writes in one call.
 void convert(const std::filesystem::path& source, const std::filesystem::path& out,
              const ConvertOptions& options, const Progress& progress = {});
-
-/// Makes a multi-head checkpoint of a grouped one: each KV head is repeated for every query head of
-/// its group. Exact.
 void expand(const std::filesystem::path& source, const std::filesystem::path& out,
             const ExportOptions& options, const Progress& progress = {});
-ConvertPlan plan_expand(const std::filesystem::path& source, const ExportOptions& options);
 
 /// Options as a recipe (gqa_recipe.json of an earlier convert()) records them, for the same source.
 /// Groups that came from a file are in explicit_groups. Throws Error: no_input, or bad_data where

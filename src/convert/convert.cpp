@@ -86,7 +86,10 @@ void rewrite_layer(const ExportJob& job, int64_t layer, Rewrites& rewrites) {
   put_merged(*a.v_bias, &MergedLayer::v_bias);
 }
 
-ExportJob convert_job(const std::filesystem::path& source, const ConvertOptions& options) {
+}  // namespace
+
+Conversion plan_convert(const std::filesystem::path& source, const ConvertOptions& options,
+                        [[maybe_unused]] const Progress& progress) {
   find_merge(options.merge);  // refuses what it does not know before any file is read
   ExportJob job = open_job("convert", source, options);
   const ModelConfig& config = job.source.config;
@@ -94,18 +97,13 @@ ExportJob convert_job(const std::filesystem::path& source, const ConvertOptions&
   Rewrites rewrites;
   for (int64_t l = 0; l < config.n_layers; ++l) rewrite_layer(job, l, rewrites);
   finish_job(job, std::move(rewrites), std::vector<int64_t>(config.n_layers, options.kv_heads));
-  return job;
-}
-
-}  // namespace
-
-ConvertPlan plan_convert(const std::filesystem::path& source, const ConvertOptions& options) {
-  return convert_job(source, options).plan;
+  return Conversion(std::make_unique<const ExportJob>(std::move(job)));
 }
 
 void convert(const std::filesystem::path& source, const std::filesystem::path& out,
              const ConvertOptions& options, const Progress& progress) {
-  export_model(convert_job(source, options), out, progress);
+  check_output_place(source, out, options.output);
+  plan_convert(source, options, progress).write(out, progress);
 }
 
 }  // namespace gqa

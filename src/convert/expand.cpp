@@ -1,3 +1,4 @@
+#include <memory>
 #include <utility>
 
 #include "convert/export.h"
@@ -23,7 +24,10 @@ void rewrite_layer(const ExportJob& job, int64_t layer, Rewrites& rewrites) {
   }
 }
 
-ExportJob expand_job(const std::filesystem::path& source, const ExportOptions& options) {
+}  // namespace
+
+Conversion plan_expand(const std::filesystem::path& source, const ExportOptions& options,
+                       [[maybe_unused]] const Progress& progress) {
   ConvertOptions all;
   all.output = options;
   ExportJob job = open_job("expand", source, all);
@@ -34,18 +38,13 @@ ExportJob expand_job(const std::filesystem::path& source, const ExportOptions& o
     rewrite_layer(job, l, rewrites);
   }
   finish_job(job, std::move(rewrites), std::vector<int64_t>(config.n_layers, config.q_heads));
-  return job;
-}
-
-}  // namespace
-
-ConvertPlan plan_expand(const std::filesystem::path& source, const ExportOptions& options) {
-  return expand_job(source, options).plan;
+  return Conversion(std::make_unique<const ExportJob>(std::move(job)));
 }
 
 void expand(const std::filesystem::path& source, const std::filesystem::path& out,
             const ExportOptions& options, const Progress& progress) {
-  export_model(expand_job(source, options), out, progress);
+  check_output_place(source, out, options);
+  plan_expand(source, options, progress).write(out, progress);
 }
 
 }  // namespace gqa

@@ -86,11 +86,26 @@ void finish_job(ExportJob& job, Rewrites rewrites, std::vector<int64_t> kv_heads
   plan.peak_memory_bytes = converted + gathered + made;
 }
 
-void export_model(const ExportJob& job, const fs::path& out, const Progress& progress) {
-  const fs::path target = check_apart(job.source.dir, out);
-  StagingDir::check(target, job.options.output.force);
-  check_free_space(target, bytes_on_disk(job));
-  StagingDir staging(target, job.options.output.force);
+Conversion::Conversion(std::unique_ptr<const ExportJob> job) : job_(std::move(job)) {}
+Conversion::~Conversion() = default;
+Conversion::Conversion(Conversion&& other) noexcept = default;
+Conversion& Conversion::operator=(Conversion&& other) noexcept = default;
+
+const ConvertPlan& Conversion::plan() const { return job_->plan; }
+
+void check_output_place(const fs::path& source, const fs::path& out, const ExportOptions& options) {
+  StagingDir::check(check_apart(source, out), options.force);
+}
+
+void Conversion::check(const fs::path& out) const {
+  check_output_place(job_->source.dir, out, job_->options.output);
+  check_free_space(without_slash(out), bytes_on_disk(*job_));
+}
+
+void Conversion::write(const fs::path& out, const Progress& progress) const {
+  check(out);
+  const ExportJob& job = *job_;
+  StagingDir staging(without_slash(out), job.options.output.force);
   const fs::path& dir = staging.path();
   write_weights(job, dir, progress);
   write_file(dir / "config.json", result_config(job).dump(2) + "\n");

@@ -32,9 +32,6 @@ ExportJob open_job(std::string verb, const std::filesystem::path& source,
 /// Completes the job and its plan; kv_heads: per layer, of the result.
 void finish_job(ExportJob& job, Rewrites rewrites, std::vector<int64_t> kv_heads);
 
-/// Writes the folder: weights, config.json, carried files, model card, recipe.
-void export_model(const ExportJob& job, const std::filesystem::path& out, const Progress& progress);
-
 /// The source's config.json with the result's KV heads, head size and dtype; all else as it was.
 Json result_config(const ExportJob& job);
 

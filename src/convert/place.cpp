@@ -9,10 +9,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-fs::path without_slash(const fs::path& path) {
-  return path.has_filename() ? path : path.parent_path();
-}
-
 /// Absolute, without links; the last parts need not exist.
 fs::path resolved(const fs::path& path) {
   std::error_code error;
@@ -26,6 +22,10 @@ bool contains(const fs::path& outer, const fs::path& inner) {
 }
 
 }  // namespace
+
+fs::path without_slash(const fs::path& path) {
+  return path.has_filename() ? path : path.parent_path();
+}
 
 fs::path check_apart(const fs::path& source, const fs::path& out) {
   if (out.empty()) fail(ErrorKind::cannot_create, "the output needs a name");

@@ -6,6 +6,9 @@
 
 namespace gqa {
 
+/// The same path without a slash at its end.
+std::filesystem::path without_slash(const std::filesystem::path& path);
+
 /// `out` without a slash at its end. Throws Error (cannot_create) where it is the source, inside it
 /// or around it.
 std::filesystem::path check_apart(const std::filesystem::path& source,

@@ -79,3 +79,37 @@ class ModelFolder:
 
     def add(self, name, dtype, shape):
         self.tensors[name] = (dtype, shape, bytes(BYTES[dtype] * math.prod(shape)))
+
+
+def shapes_of(config):
+    """The tensors that a Llama config with a tied head calls for."""
+    width, mlp = config["hidden_size"], config["intermediate_size"]
+    q = config["num_attention_heads"] * config["head_dim"]
+    kv = config["num_key_value_heads"] * config["head_dim"]
+    shapes = {"model.embed_tokens.weight": [config["vocab_size"], width], "model.norm.weight": [width]}
+    for i in range(config["num_hidden_layers"]):
+        layer = f"model.layers.{i}."
+        for name, shape in (("self_attn.q_proj", [q, width]), ("self_attn.k_proj", [kv, width]),
+                            ("self_attn.v_proj", [kv, width]), ("self_attn.o_proj", [width, q]),
+                            ("mlp.gate_proj", [mlp, width]), ("mlp.up_proj", [mlp, width]),
+                            ("mlp.down_proj", [width, mlp]), ("input_layernorm", [width]),
+                            ("post_attention_layernorm", [width])):
+            shapes[f"{layer}{name}.weight"] = shape
+    return shapes
+
+
+def write_sparse(folder, changes):
+    """A model of f32 zeros that take no room on disk: a file with holes. `changes`: to the config."""
+    config = json.loads((SOURCE / "config.json").read_text()) | changes
+    header, at = {}, 0
+    for name, shape in shapes_of(config).items():
+        end = at + 4 * math.prod(shape)
+        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [at, end]}
+        at = end
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(config))
+    text = json.dumps(header).encode()
+    with open(folder / "model.safetensors", "wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        file.truncate(8 + len(text) + at)
+    return folder

@@ -5,7 +5,7 @@ import shutil
 import unittest
 
 import gqa_case
-from model_folder import SOURCE, ModelFolder
+from model_folder import SOURCE, ModelFolder, write_sparse
 from verb_case import HELDOUT, VerbCase
 
 LAYERS = 6
@@ -85,6 +85,11 @@ class ConvertTest(VerbCase):
         self.refused(73, args, ["exists"])
         self.refused(73, [*args[:2], self.text, *args[3:], "--force"], ["text.txt"])
         self.refused(73, [*args[:2], self.root / "none/out", *args[3:]], ["none"])
+        self.refused(73, [*args[:2], SOURCE / "out", *args[3:]], ["is inside the source"])
+        self.refused(73, [*args[:2], SOURCE, *args[3:], "--force"], ["is the source itself"])
+        giant = write_sparse(self.place(), {"vocab_size": 1 << 31, "hidden_size": 1024})  # 8 TB
+        self.refused(73, ["convert", giant, self.root / "no", "--kv-heads", "4", "--dry-run"],
+                     ["bytes needed", "free"])
         self.ok(*args, "--force")
 
     def test_options_reach_the_result(self):

@@ -241,7 +241,7 @@ TEST(Convert, OneListOfGroupsIsForEveryLayer) {
   test::put_file(dir / "groups.json", Json(groups).dump());
   ConvertOptions options = to_heads(2);
   options.grouping = "manual:" + (dir / "groups.json").string();
-  EXPECT_EQ(plan_convert(dir / "in", options).groups, std::vector<HeadGroups>(3, groups));
+  EXPECT_EQ(plan_convert(dir / "in", options).plan().groups, std::vector<HeadGroups>(3, groups));
   convert(dir / "in", dir / "out", options);
   expect_converted(load_tensors(dir / "in"), load_tensors(dir / "out"), {groups, groups, groups}, m,
                    DType::f32);
@@ -256,7 +256,7 @@ TEST(Convert, RandomGroupsAreThoseOfThePlan) {
   options.seed = 9;
   convert(dir / "in", dir / "out", options);
   expect_converted(load_tensors(dir / "in"), load_tensors(dir / "out"),
-                   plan_convert(dir / "in", options).groups, m, DType::bf16);
+                   plan_convert(dir / "in", options).plan().groups, m, DType::bf16);
 }
 
 TEST(Convert, FirstKeepsAHeadOfEachGroup) {

@@ -42,7 +42,8 @@ TEST(Export, ConfigChangesWhereItMustAlone) {
   want["num_key_value_heads"] = 2;
   want["torch_dtype"] = "bfloat16";
   EXPECT_EQ(get_file(dir / "two" / "config.json"), want.dump(2) + "\n");
-  EXPECT_EQ(load_config(dir / "two").kv_heads, plan_convert(dir / "in", options).result.kv_heads);
+  EXPECT_EQ(load_config(dir / "two").kv_heads,
+            plan_convert(dir / "in", options).plan().result.kv_heads);
 }
 
 TEST(Export, ConfigSaysWhatItLeftOpen) {
@@ -87,7 +88,7 @@ TEST(Export, FilesBesideAreCarried) {
   EXPECT_THAT(content["README.md"],
               HasSubstr("gqa convert in OUT --kv-heads 4 --grouping neighbour --merge mean"));
   EXPECT_THAT(content["README.md"], HasSubstr("| KV bytes per token | 768 | 384 |"));
-  EXPECT_TRUE(plan_convert(dir / "in", to_heads(4)).notes.empty());
+  EXPECT_TRUE(plan_convert(dir / "in", to_heads(4)).plan().notes.empty());
 }
 
 TEST(Export, LicenceLines) {
@@ -127,7 +128,7 @@ TEST(Export, ThePlanKnowsTheSize) {
   for (const auto dtype : {std::optional<DType>(), std::optional(DType::f32)}) {
     ConvertOptions options = to_heads(2);
     options.output = {.dtype = dtype, .force = true};
-    const ConvertPlan plan = plan_convert(dir / "in", options);
+    const ConvertPlan plan = plan_convert(dir / "in", options).plan();
     convert(dir / "in", dir / "out", options);
     int64_t bytes = 0;
     for (const auto& [name, tensor] : load_tensors(dir / "out")) bytes += std::ssize(tensor.bytes);
@@ -150,7 +151,7 @@ TEST(Export, ProgressRunsToTheEnd) {
     total[key] = of;
   };
   convert(dir / "in", dir / "out", to_heads(2), progress);
-  EXPECT_EQ(last["convert"], plan_convert(dir / "in", to_heads(2)).output_bytes);
+  EXPECT_EQ(last["convert"], plan_convert(dir / "in", to_heads(2)).plan().output_bytes);
   EXPECT_EQ(last, total);
 }
 
@@ -174,7 +175,7 @@ TEST(Export, WhatConfigGivesIsLeftOut) {
   m.others = {raw_tensor("model.layers.0.self_attn.rotary_emb.inv_freq", {3}, {1, 2, 3}),
               {"lm_head.weight", embedding.dtype, embedding.shape, embedding.data}};
   write_tiny(dir / "in", m);
-  EXPECT_EQ(plan_convert(dir / "in", to_heads(8)).notes.size(), 3u);
+  EXPECT_EQ(plan_convert(dir / "in", to_heads(8)).plan().notes.size(), 3u);
   convert(dir / "in", dir / "out", to_heads(8));
   write_tiny(dir / "plain", {});
   EXPECT_EQ(load_tensors(dir / "out"), load_tensors(dir / "plain"));
