@@ -29,6 +29,9 @@ struct RopeConfig {
   std::optional<double> attention_factor = {};
 };
 
+/// One layer's KV heads, parted: per group, the heads that become one.
+using HeadGroups = std::vector<std::vector<int64_t>>;
+
 /// The shape of a decoder of the Llama or Mistral family. All sizes are at least 1.
 struct ModelConfig {
   std::string model_type;  ///< "llama" or "mistral"

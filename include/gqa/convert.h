@@ -13,9 +13,6 @@
 
 namespace gqa {
 
-/// One layer's KV heads, parted: per group, the heads of the source that become one.
-using HeadGroups = std::vector<std::vector<int64_t>>;
-
 /// How a converted checkpoint is written.
 struct ExportOptions {
   std::optional<DType> dtype;  ///< none: each tensor keeps its own

@@ -4,7 +4,7 @@
 #include <numeric>
 #include <utility>
 
-#include "convert/random.h"
+#include "regroup/random.h"
 #include "core/fail.h"
 
 namespace gqa {

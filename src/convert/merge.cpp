@@ -4,7 +4,7 @@
 #include <array>
 
 #include "convert/elements.h"
-#include "convert/random.h"
+#include "regroup/random.h"
 #include "core/fail.h"
 
 namespace gqa {

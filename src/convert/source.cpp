@@ -61,19 +61,6 @@ void match_tensors(SourceModel& source) {
 
 }  // namespace
 
-AttentionTensors attention_tensors(const Checkpoint& checkpoint, int64_t layer) {
-  const auto find = [&](std::string_view part) {
-    return checkpoint.find(layer_tensor(layer, part));
-  };
-  return {.q = find("self_attn.q_proj.weight"),
-          .k = find("self_attn.k_proj.weight"),
-          .v = find("self_attn.v_proj.weight"),
-          .o = find("self_attn.o_proj.weight"),
-          .q_bias = find("self_attn.q_proj.bias"),
-          .k_bias = find("self_attn.k_proj.bias"),
-          .v_bias = find("self_attn.v_proj.bias")};
-}
-
 SourceModel open_source(const fs::path& dir) {
   SourceModel source{.dir = dir,
                      .name = folder_name(dir),

@@ -10,6 +10,7 @@
 #include "gqa/config.h"
 #include "io/checkpoint.h"
 #include "io/json.h"
+#include "regroup/heads.h"
 
 namespace gqa {
 
@@ -24,14 +25,6 @@ struct SourceModel {
   std::vector<std::string> carried;    ///< files that go into the output as they are, sorted
   std::vector<std::string> notes;      ///< what a person should know
 };
-
-/// A layer's attention projections; biases are null where the model has none.
-struct AttentionTensors {
-  const Tensor *q, *k, *v, *o;
-  const Tensor *q_bias, *k_bias, *v_bias;
-};
-
-AttentionTensors attention_tensors(const Checkpoint& checkpoint, int64_t layer);
 
 /// Throws Error (no_input, bad_data).
 SourceModel open_source(const std::filesystem::path& dir);

@@ -7,7 +7,7 @@
 namespace gqa {
 
 /// What random numbers are for: each use has its own stream.
-enum class RandomUse : uint64_t { grouping = 1, merge = 2 };
+enum class RandomUse : uint64_t { grouping = 1, merge = 2, search = 3, clusters = 4, probe = 5 };
 
 /// The distributions of <random> are the implementation's choice; these are ours.
 class Random {
@@ -18,10 +18,9 @@ class Random {
   uint64_t below(uint64_t n);
   /// Mean 0, variance 1 (Box and Muller 1958).
   double normal();
+  double unit();  ///< uniform in (0, 1]
 
  private:
-  double positive_unit();  ///< uniform in (0, 1]
-
   std::mt19937_64 engine_;
   double spare_ = 0;
   bool has_spare_ = false;

@@ -1,4 +1,4 @@
-#include "convert/random.h"
+#include "regroup/random.h"
 
 #include <cmath>
 #include <limits>
@@ -28,15 +28,15 @@ uint64_t Random::below(uint64_t n) {
   return x % n;
 }
 
-double Random::positive_unit() { return static_cast<double>((engine_() >> 11) + 1) * 0x1p-53; }
+double Random::unit() { return static_cast<double>((engine_() >> 11) + 1) * 0x1p-53; }
 
 double Random::normal() {
   if (has_spare_) {
     has_spare_ = false;
     return spare_;
   }
-  const double radius = std::sqrt(-2.0 * std::log(positive_unit()));
-  const double angle = 2.0 * std::numbers::pi * positive_unit();
+  const double radius = std::sqrt(-2.0 * std::log(unit()));
+  const double angle = 2.0 * std::numbers::pi * unit();
   spare_ = radius * std::sin(angle);
   has_spare_ = true;
   return radius * std::cos(angle);

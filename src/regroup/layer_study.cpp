@@ -1,0 +1,61 @@
+#include "regroup/layer_study.h"
+
+#include <utility>
+
+#include "regroup/keys.h"
+#include "regroup/products.h"
+#include "regroup/shared_values.h"
+
+namespace gqa {
+
+LayerStudy study_layer(Context::Impl& context, const ModelConfig& config,
+                       const CalibrationWindows& text, Heads heads, Rows inputs) {
+  LayerStudy study;
+  study.heads = std::move(heads);
+  study.inputs = std::move(inputs);
+  const BlockShape shape(config, text, study.heads.q_begin);
+  BlockAttention block(context, shape, study.inputs);
+  block.run(block_weights(study.heads));
+  study.output = block.output();
+  const Matrix moments =
+      gram(context, study.inputs, study.inputs) / static_cast<double>(study.inputs.rows());
+  study.grams = make_grams(study.heads, moments);
+  for (int64_t h = 0; h < shape.q_heads(); ++h) {
+    study.averaged.push_back(block.averaged_moments(h));
+  }
+  return study;
+}
+
+Heads closed_form(const LayerStudy& study, const HeadGroups& groups) {
+  Heads result = regrouped(study.heads, groups);
+  for (size_t i = 0; i < groups.size(); ++i) {
+    const auto g = static_cast<int64_t>(i);
+    if (groups[i].size() == 1) {
+      result.k_of(g) = study.heads.k_of(groups[i][0]);
+      result.v_of(g) = study.heads.v_of(groups[i][0]);
+      continue;
+    }
+    apply(principal_keys(study.grams, groups[i]), study.heads, groups[i], g, result);
+    const SharedValue shared = shared_value(study.heads, groups[i], study.averaged);
+    result.v_of(g) = shared.value;
+    for (size_t h = 0; h < shared.outputs.size(); ++h) {
+      result.o_of(result.q_begin[i] + static_cast<int64_t>(h)) = shared.outputs[h];
+    }
+  }
+  return result;
+}
+
+StudyPrices::StudyPrices(const LayerStudy& study) : study_(study) {
+  for (int64_t g = 0; g < study.heads.kv_heads(); ++g) {
+    scores_ += key_loss(study.grams, {g}).total;
+    outputs_ += shared_value(study.heads, {g}, study.averaged).total;
+  }
+}
+
+double StudyPrices::operator()(const std::vector<int64_t>& group) const {
+  const auto share = [](double lost, double total) { return total > 0 ? lost / total : 0.0; };
+  return share(key_loss(study_.grams, group).lost, scores_) +
+         share(shared_value(study_.heads, group, study_.averaged).lost, outputs_);
+}
+
+}  // namespace gqa

@@ -1,0 +1,38 @@
+// What a layer does on calibration text, as far as grouping and merging ask.
+#pragma once
+
+#include "regroup/block_attention.h"
+#include "regroup/grams.h"
+#include "regroup/partition.h"
+
+namespace gqa {
+
+struct LayerStudy {
+  Heads heads;                   ///< of the source
+  Rows inputs;                   ///< [tokens, inputs], see Heads
+  Rows output;                   ///< [tokens, width]: what these heads make of them
+  HeadGrams grams;               ///< under E[x x^T] of the inputs
+  std::vector<Matrix> averaged;  ///< per query head, E[y y^T] of the inputs that it averages
+};
+
+LayerStudy study_layer(Context::Impl& context, const ModelConfig& config,
+                       const CalibrationWindows& text, Heads heads, Rows inputs);
+
+/// The closed form: principal_keys() and shared_value() for every group. Groups of one stay as they
+/// are.
+Heads closed_form(const LayerStudy& study, const HeadGroups& groups);
+
+/// What making one head of a group costs: the share of all scores' energy that principal_keys()
+/// loses, plus the share of all outputs' energy that shared_value() loses.
+class StudyPrices {
+ public:
+  explicit StudyPrices(const LayerStudy& study);
+  double operator()(const std::vector<int64_t>& group) const;
+
+ private:
+  const LayerStudy& study_;
+  double scores_ = 0;   ///< energy of all
+  double outputs_ = 0;  ///< energy of all
+};
+
+}  // namespace gqa

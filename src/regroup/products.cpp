@@ -1,0 +1,57 @@
+#include "regroup/products.h"
+
+#include <algorithm>
+
+#include "core/checked.h"
+
+extern "C" void openblas_set_num_threads(int n);
+
+namespace gqa {
+namespace {
+
+/// Work is shared out by our threads, never by BLAS: then no bit depends on how many there are.
+[[maybe_unused]] const bool one_thread_per_call = [] {
+  openblas_set_num_threads(1);
+  return true;
+}();
+
+/// body(begin, n) over pieces of fixed size.
+template <typename Body>
+void for_pieces(Context::Impl& context, int64_t total, int64_t piece, const Body& body) {
+  context.pool.parallel_for(ceil_div(total, piece), [&](int64_t i, int) {
+    body(i * piece, std::min(piece, total - i * piece));
+  });
+}
+
+}  // namespace
+
+Rows times_transposed(Context::Impl& context, const Rows& x, const Rows& w) {
+  Rows y(x.rows(), w.rows());
+  for_pieces(context, x.rows(), 256, [&](int64_t r, int64_t n) {
+    y.middleRows(r, n).noalias() = x.middleRows(r, n) * w.transpose();
+  });
+  return y;
+}
+
+Rows transposed_times(Context::Impl& context, const Rows& a, const Rows& b) {
+  Rows y(a.cols(), b.cols());
+  for_pieces(context, a.cols(), 64, [&](int64_t c, int64_t n) {
+    y.middleRows(c, n).noalias() = a.middleCols(c, n).transpose() * b;
+  });
+  return y;
+}
+
+Matrix gram(Context::Impl& context, const Rows& a, const Rows& b) {
+  Matrix sum = Matrix::Zero(a.cols(), b.cols());
+  constexpr int64_t slice = 512;
+  for_pieces(context, a.cols(), 64, [&](int64_t c, int64_t n) {
+    for (int64_t r = 0; r < a.rows(); r += slice) {
+      const int64_t rows = std::min(slice, a.rows() - r);
+      sum.middleRows(c, n).noalias() +=
+          a.block(r, c, rows, n).cast<double>().transpose() * b.middleRows(r, rows).cast<double>();
+    }
+  });
+  return sum;
+}
+
+}  // namespace gqa

@@ -1,0 +1,16 @@
+// Products of tall matrices, shared out over threads; no bit depends on their number.
+#pragma once
+
+#include "kernels/context.h"
+#include "regroup/matrix.h"
+
+namespace gqa {
+
+/// y [rows, out] = x [rows, in] * w [out, in]^T.
+Rows times_transposed(Context::Impl& context, const Rows& x, const Rows& w);
+/// [m, n] = a [rows, m]^T * b [rows, n].
+Rows transposed_times(Context::Impl& context, const Rows& a, const Rows& b);
+/// The same in double, of f32 rows: accurate sums over many tokens.
+Matrix gram(Context::Impl& context, const Rows& a, const Rows& b);
+
+}  // namespace gqa

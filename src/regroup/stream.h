@@ -1,0 +1,33 @@
+// The hidden states of calibration text on their way through a model, layer by layer.
+#pragma once
+
+#include "gqa/progress.h"
+#include "model/weights.h"
+#include "regroup/calibration.h"
+#include "regroup/matrix.h"
+
+namespace gqa {
+
+class Stream {
+ public:
+  /// Before the first layer. Keeps references.
+  Stream(Context& context, const ModelConfig& config, const Weights& weights,
+         const CalibrationWindows& text);
+
+  /// [tokens, width]: the residual stream.
+  const Rows& hidden() const { return hidden_; }
+  /// What a layer's attention reads: [tokens, inputs], with a 1 behind each where the model has
+  /// biases (see Heads).
+  Rows attention_inputs(int64_t layer) const;
+  /// Adds what the layer's attention gives (its output bias included, where there is one), then
+  /// runs its MLP.
+  void pass(int64_t layer, const Rows& attention_output);
+
+ private:
+  Context& context_;
+  const ModelConfig& config_;
+  const Weights& weights_;
+  Rows hidden_;
+};
+
+}  // namespace gqa

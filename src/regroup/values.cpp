@@ -1,0 +1,156 @@
+#include "regroup/values.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace gqa {
+namespace {
+
+using Solver = Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd>;
+
+/// Eigenvalues below this share of the largest are rounding errors.
+constexpr double negligible = 1e-12;
+
+/// 1 / x, or 0 where x is nothing beside `largest`.
+Vector inverse_or_zero(const Vector& x, double largest) {
+  return x.unaryExpr([&](double v) { return v > largest * negligible ? 1.0 / v : 0.0; });
+}
+
+/// B_a^T B_b for all members: blocks R_a V_a C V_b^T R_b^T, R_a^T R_a = O_a^T O_a.
+Matrix output_grams(const HeadGrams& grams, const std::vector<int64_t>& group,
+                    std::vector<Matrix>& roots) {
+  const int64_t d = grams.head_dim;
+  const int64_t n = std::ssize(group);
+  roots.clear();
+  for (const int64_t g : group) roots.push_back(square_root(grams.outputs_of(g)));
+  Matrix all(n * d, n * d);
+  for (int64_t a = 0; a < n; ++a) {
+    for (int64_t b = 0; b <= a; ++b) {
+      const auto i = static_cast<size_t>(a);
+      const auto j = static_cast<size_t>(b);
+      const Matrix block = roots[i] * grams.value_block(group[i], group[j]) * roots[j].transpose();
+      all.block(a * d, b * d, d, d) = block;
+      all.block(b * d, a * d, d, d) = block.transpose();
+    }
+  }
+  return all;
+}
+
+int64_t query_heads(const HeadGrams& grams, int64_t g) {
+  return grams.q_begin[static_cast<size_t>(g) + 1] - grams.q_begin[static_cast<size_t>(g)];
+}
+
+/// The map T after which what a head's values span has unit moments, T V C V^T T^T = 1: heads that
+/// span the same space are then rotations of each other, whatever reads them.
+struct Whitening {
+  Matrix map;
+  Matrix inverse;  ///< of the map, on what is spanned
+};
+
+Whitening whiten(const HeadGrams& grams, int64_t g) {
+  const Solver solver(grams.value_block(g, g));
+  const Vector& squares = solver.eigenvalues();
+  const Vector shrink = inverse_or_zero(squares, squares.maxCoeff()).cwiseSqrt();
+  return {shrink.asDiagonal() * solver.eigenvectors().transpose(),
+          solver.eigenvectors() * squares.cwiseMax(0.0).cwiseSqrt().asDiagonal()};
+}
+
+/// The orthogonal map that brings what M pairs closest (Schönemann 1966).
+Matrix closest_rotation(const Matrix& m) {
+  const Eigen::JacobiSVD<Eigen::MatrixXd> svd(m, Eigen::ComputeFullU | Eigen::ComputeFullV);
+  return svd.matrixU() * svd.matrixV().transpose();
+}
+
+}  // namespace
+
+Matrix square_root(const Matrix& m) {
+  const Solver solver(m);
+  return solver.eigenvalues().cwiseMax(0.0).cwiseSqrt().asDiagonal() *
+         solver.eigenvectors().transpose();
+}
+
+ValueMix principal_values(const HeadGrams& grams, const std::vector<int64_t>& group) {
+  const int64_t d = grams.head_dim;
+  std::vector<Matrix> roots;
+  const Solver solver(output_grams(grams, group, roots));
+  // Directions B c of unit length; those of no energy are left at zero.
+  const Vector kept = solver.eigenvalues().tail(d);
+  const Vector shrink = inverse_or_zero(kept, kept.maxCoeff()).cwiseSqrt();
+  const Matrix directions = shrink.asDiagonal() * solver.eigenvectors().rightCols(d).transpose();
+  ValueMix mix;
+  for (size_t a = 0; a < group.size(); ++a) {
+    mix.value.emplace_back(directions.middleCols(static_cast<int64_t>(a) * d, d) * roots[a]);
+  }
+  for (size_t a = 0; a < group.size(); ++a) {
+    // Least squares: V_a C V'^T (V' C V'^T)^-1, and the inverse is 1 on what is kept.
+    Matrix output = Matrix::Zero(d, d);
+    for (size_t b = 0; b < group.size(); ++b) {
+      output += grams.value_block(group[a], group[b]) * mix.value[b].transpose();
+    }
+    for (int64_t i = 0; i < query_heads(grams, group[a]); ++i) mix.output.push_back(output);
+  }
+  return mix;
+}
+
+Loss value_loss(const HeadGrams& grams, const std::vector<int64_t>& group) {
+  std::vector<Matrix> roots;
+  const Solver solver(output_grams(grams, group, roots), Eigen::EigenvaluesOnly);
+  Loss loss;
+  loss.total = solver.eigenvalues().sum();
+  loss.lost = std::max(loss.total - solver.eigenvalues().tail(grams.head_dim).sum(), 0.0);
+  return loss;
+}
+
+ValueMix aligned_values(const HeadGrams& grams, const std::vector<int64_t>& group) {
+  constexpr int rounds = 15;
+  const int64_t d = grams.head_dim;
+  const size_t n = group.size();
+  std::vector<Whitening> bases;
+  for (const int64_t g : group) bases.push_back(whiten(grams, g));
+  std::vector<std::vector<Matrix>> pairs(n, std::vector<Matrix>(n));  // V_a C V_b^T, whitened
+  for (size_t a = 0; a < n; ++a) {
+    for (size_t b = 0; b < n; ++b) {
+      pairs[a][b] = bases[a].map * grams.value_block(group[a], group[b]) * bases[b].map.transpose();
+    }
+  }
+  std::vector<Matrix> turns(n, Matrix::Identity(d, d));
+  // mean C V_a^T of the mean of the first `members` turned heads.
+  const auto against = [&](size_t members, size_t a) {
+    Matrix sum = Matrix::Zero(d, d);
+    for (size_t b = 0; b < members; ++b) sum += turns[b] * pairs[b][a];
+    return sum;
+  };
+  for (int round = 0; round < rounds; ++round) {
+    std::vector<Matrix> next(n);
+    for (size_t a = 0; a < n; ++a) next[a] = closest_rotation(against(round == 0 ? 1 : n, a));
+    turns = std::move(next);
+  }
+  double wanted = 0;
+  double got = 0;
+  for (size_t a = 0; a < n; ++a) {
+    wanted += pairs[a][a].trace() / static_cast<double>(n);
+    got += against(n, a).cwiseProduct(turns[a]).sum() / static_cast<double>(n * n);
+  }
+  const double scale = got > 0 && wanted > 0 ? std::sqrt(wanted / got) : 1.0;
+  ValueMix mix;
+  for (size_t a = 0; a < n; ++a) {
+    mix.value.emplace_back(scale / static_cast<double>(n) * turns[a] * bases[a].map);
+    const Matrix output = bases[a].inverse * turns[a].transpose();
+    for (int64_t i = 0; i < query_heads(grams, group[a]); ++i) mix.output.push_back(output);
+  }
+  return mix;
+}
+
+void apply(const ValueMix& mix, const Heads& source, const std::vector<int64_t>& group, int64_t g,
+           Heads& result) {
+  auto value = result.v_of(g);
+  value.setZero();
+  for (size_t a = 0; a < group.size(); ++a) value += mix.value[a] * source.v_of(group[a]);
+  const int64_t first = result.q_begin[static_cast<size_t>(g)];
+  for (size_t i = 0; i < mix.output.size(); ++i) {
+    const int64_t h = first + static_cast<int64_t>(i);
+    result.o_of(h) = Matrix(result.o_of(h) * mix.output[i]);
+  }
+}
+
+}  // namespace gqa
