@@ -19,9 +19,11 @@ int run_convert(const ConvertArgs& args) {
   if (!args.recipe.empty()) {
     options = read_recipe(args.recipe, args.model);
     options.output.force = args.options.output.force;
+    options.output.resume = args.options.output.resume;
   } else if (options.kv_heads == 0) {
     throw Error(ErrorKind::usage, "--kv-heads N is missing (or --recipe FILE)");
   }
+  options.output.threads = args.common.threads;
   return run_export(args, options.output, [&](const Progress& progress) {
     return plan_convert(args.model, options, progress);
   });
@@ -54,10 +56,10 @@ Run declare_convert(CLI::App& verb) {
   for (CLI::Option* option : add_export_format(verb, args->options.output)) {
     by_recipe.push_back(option);
   }
-  CLI::Option* recipe = add_value(
-      verb, "--recipe", "FILE",
-      "All of the above but --force and --dry-run from the\ngqa_recipe.json of an earlier result",
-      [args](const std::string& value) { args->recipe = value; });
+  CLI::Option* recipe = add_value(verb, "--recipe", "FILE",
+                                  "All of the above but --force, --resume and --dry-run from "
+                                  "the\ngqa_recipe.json of an earlier result",
+                                  [args](const std::string& value) { args->recipe = value; });
   for (CLI::Option* option : by_recipe) recipe->excludes(option);
   add_common(verb, args->common);
   return [args] { return run_convert(*args); };

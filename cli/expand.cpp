@@ -12,8 +12,10 @@ struct ExpandArgs : ExportArgs {
 };
 
 int run_expand(const ExpandArgs& args) {
-  return run_export(args, args.output, [&](const Progress& progress) {
-    return plan_expand(args.model, args.output, progress);
+  ExportOptions output = args.output;
+  output.threads = args.common.threads;
+  return run_export(args, output, [&](const Progress& progress) {
+    return plan_expand(args.model, output, progress);
   });
 }
 

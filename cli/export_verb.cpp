@@ -3,9 +3,13 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
+#include <initializer_list>
+
 #include "cli/format.h"
 #include "cli/progress_bar.h"
 #include "cli/terminal.h"
+#include "gqa/error.h"
 
 namespace gqa::cli {
 namespace {
@@ -90,12 +94,32 @@ void report(const ExportArgs& args, const ConvertPlan& plan) {
   }
 }
 
+/// What `work` returns. Where the same command can go on (--resume), a stop of one of these kinds
+/// says so.
+template <typename Work>
+auto stoppable(bool goes_on, std::initializer_list<ErrorKind> kinds, const std::string& out,
+               Work&& work) {
+  try {
+    return work();
+  } catch (const Error& error) {
+    const bool stopped = std::find(kinds.begin(), kinds.end(), error.kind()) != kinds.end();
+    if (!goes_on || !stopped) throw;
+    throw Error(ErrorKind::stopped,
+                fmt::format("{}: stopped ({}); what is done is kept: the same command goes on", out,
+                            error.what()));
+  }
+}
+
 }  // namespace
 
 void add_export_places(CLI::App& verb, ExportArgs& args, ExportOptions& output) {
   add_model(verb, args.model);
   add_required(verb, "OUT", args.out, "DIR", "Folder to write");
-  verb.add_flag("--force", output.force, "Replace an existing model folder OUT");
+  verb.add_flag("--force", output.force,
+                "Replace an existing model folder OUT; with --resume,\ndiscard what a run with "
+                "other options kept");
+  verb.add_flag("--resume", output.resume,
+                "Keep what is done if the work stops, and go on with\nwhat an earlier run kept");
   verb.add_flag("--dry-run", args.dry_run, "Check and show what would be done; write nothing");
 }
 
@@ -112,7 +136,9 @@ std::vector<CLI::Option*> add_export_format(CLI::App& verb, ExportOptions& outpu
 int run_export(const ExportArgs& args, const ExportOptions& output, const Planner& planner) {
   ProgressBar bar(args.common);
   check_output_place(args.model, args.out, output);
-  const Conversion conversion = planner(bar.callback());
+  const bool goes_on = output.resume && !args.dry_run;
+  const Conversion conversion = stoppable(goes_on, {ErrorKind::interrupted}, args.out,
+                                          [&] { return planner(bar.callback()); });
   conversion.check(args.out);
   bar.erase();
   if (args.dry_run) {
@@ -120,7 +146,8 @@ int run_export(const ExportArgs& args, const ExportOptions& output, const Planne
     return 0;
   }
   announce(args, conversion.plan());
-  conversion.write(args.out, bar.callback());
+  stoppable(goes_on, {ErrorKind::interrupted, ErrorKind::io}, args.out,
+            [&] { conversion.write(args.out, bar.callback()); });
   bar.erase();
   report(args, conversion.plan());
   return 0;

@@ -17,7 +17,9 @@ namespace gqa {
 struct ExportOptions {
   std::optional<DType> dtype;  ///< none: each tensor keeps its own
   int64_t max_shard_bytes = 5'000'000'000;
-  bool force = false;  ///< replace an existing model folder
+  bool force = false;   ///< replace an existing model folder, discard the remains of another run
+  bool resume = false;  ///< keep what is done if the work stops, and go on with what was kept
+  int threads = 0;      ///< 0: default_threads(); the result does not depend on it
 };
 
 struct ConvertOptions {
@@ -37,7 +39,7 @@ struct ConvertPlan {
   std::vector<HeadGroups> groups;  ///< one per layer
   std::vector<std::string> notes;  ///< what a person should know, a line each: no tokenizer, ...
   int64_t output_bytes = 0;        ///< of the weights, headers aside
-  int64_t peak_memory_bytes = 0;   ///< estimate, beyond the mapped source
+  int64_t peak_memory_bytes = 0;   ///< estimate: all of the program but pages of mapped files
   int64_t source_kv_bytes_per_token = 0;
   int64_t result_kv_bytes_per_token = 0;
 };

@@ -14,6 +14,7 @@ enum class ErrorKind : int {
   resources = 71,      ///< out of memory or of another resource
   cannot_create = 73,  ///< an output exists, or its place can't be written to
   io = 74,             ///< reading or writing failed half-way
+  stopped = 75,        ///< before the end, but the same call again goes on
   interrupted = 130,   ///< the user stopped it
 };
 

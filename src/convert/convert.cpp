@@ -23,7 +23,8 @@ std::vector<int64_t> query_order(const HeadGroups& groups, int64_t q_heads, int6
   return order;
 }
 
-/// Merges a layer when the first of its new tensors is asked for; each is handed out once.
+/// Merges a layer when the first of its new tensors is asked for, and keeps what was not asked for
+/// yet.
 class LazyMerge {
  public:
   LazyMerge(const ExportJob& job, int64_t layer, const AttentionTensors& a)
@@ -35,15 +36,21 @@ class LazyMerge {
         tensors_(a) {}
 
   std::vector<double> take(std::vector<double> MergedLayer::*part) {
-    if (!is_merged_) {
+    if ((merged_.*part).empty()) {
       for (const Tensor* t : {tensors_.k, tensors_.v, tensors_.k_bias, tensors_.v_bias}) {
         if (t != nullptr) check_finite(*t);
       }
       merged_ = method_->merge({config_, layer_, groups_, seed_, tensors_.k, tensors_.v,
                                 tensors_.k_bias, tensors_.v_bias});
-      is_merged_ = true;
     }
-    return std::move(merged_.*part);
+    std::vector<double> values = std::exchange(merged_.*part, std::vector<double>());
+    // K is written before V: what of it is left then is not wanted.
+    if (part == &MergedLayer::v) {
+      for (auto left : {&MergedLayer::k, &MergedLayer::k_bias}) {
+        merged_.*left = std::vector<double>();  // gives the memory back
+      }
+    }
+    return values;
   }
 
  private:
@@ -54,7 +61,6 @@ class LazyMerge {
   uint64_t seed_;
   AttentionTensors tensors_;
   MergedLayer merged_;
-  bool is_merged_ = false;
 };
 
 void rewrite_layer(const ExportJob& job, int64_t layer, Rewrites& rewrites) {

@@ -1,13 +1,14 @@
 #include "convert/export.h"
 
+#include <malloc.h>
+
 #include <algorithm>
 #include <utility>
 
-#include "convert/card.h"
 #include "convert/place.h"
-#include "convert/recipe.h"
+#include "convert/write_folder.h"
+#include "convert/write_weights.h"
 #include "core/fail.h"
-#include "io/safetensors_writer.h"
 #include "io/staging.h"
 
 namespace gqa {
@@ -18,6 +19,9 @@ namespace fs = std::filesystem;
 /// What everything but the tensors' own bytes may take: headers, config, card, recipe.
 constexpr int64_t overhead_bytes = 1 << 20;
 constexpr int64_t overhead_bytes_per_tensor = 512;
+
+/// What the program itself takes before it converts anything: measured.
+constexpr int64_t base_memory_bytes = int64_t{2} << 20;
 
 int64_t bytes_on_disk(const ExportJob& job) {
   int64_t bytes = job.plan.output_bytes + overhead_bytes +
@@ -30,19 +34,25 @@ int64_t bytes_on_disk(const ExportJob& job) {
   return bytes;
 }
 
-void write_weights(const ExportJob& job, const fs::path& dir, const Progress& progress) {
-  std::vector<TensorSpec> specs;
-  for (const OutputTensor& tensor : job.tensors) specs.push_back(tensor.spec());
-  SafetensorsWriter writer(dir, std::move(specs), job.options.output.max_shard_bytes);
-  TensorMaker maker;
-  int64_t done = 0;
-  for (const OutputTensor& tensor : job.tensors) {
-    if (progress) progress(job.verb, done, job.plan.output_bytes);
-    writer.write(maker.make(tensor));
-    done += tensor.bytes();
+/// Memory that checking the tokenizer took, and gave back.
+int64_t tokenizer_bytes(const SourceModel& source) {
+  constexpr int64_t bytes_per_byte = 18;  // of tokenizer.json: measured
+  std::error_code none;
+  const auto size = fs::file_size(source.dir / "tokenizer.json", none);
+  return none ? 0 : bytes_per_byte * static_cast<int64_t>(size);
+}
+
+/// Of a folder's files; 0 where there is none.
+int64_t bytes_in(const fs::path& dir) {
+  int64_t bytes = 0;
+  std::error_code error;
+  for (fs::directory_iterator it(dir, error); !error && it != fs::directory_iterator();
+       it.increment(error)) {
+    std::error_code unknown;
+    const auto size = it->file_size(unknown);
+    if (!unknown) bytes += static_cast<int64_t>(size);
   }
-  writer.finish();
-  if (progress) progress(job.verb, done, job.plan.output_bytes);
+  return bytes;
 }
 
 }  // namespace
@@ -60,6 +70,9 @@ ExportJob open_job(std::string verb, const fs::path& source, const ConvertOption
   if (!check_tokenizer(job.source.config, source)) {
     job.plan.notes.push_back("no tokenizer.json: the result has none either");
   }
+#if defined(__GLIBC__)
+  ::malloc_trim(0);  // a large tokenizer's memory is not to add to what writing takes
+#endif
   return job;
 }
 
@@ -76,14 +89,13 @@ void finish_job(ExportJob& job, Rewrites rewrites, std::vector<int64_t> kv_heads
   const DType result_dtype = job.options.output.dtype.value_or(source_dtype);
   plan.source_kv_bytes_per_token = kv_bytes_per_token(plan.source, source_dtype);
   plan.result_kv_bytes_per_token = kv_bytes_per_token(plan.result, result_dtype);
-  int64_t converted = 0, gathered = 0, made = 0;
+  int64_t made = 0;
   for (const OutputTensor& tensor : job.tensors) {
     plan.output_bytes += tensor.bytes();
-    converted = std::max(converted, tensor.converted_bytes());
-    gathered = std::max(gathered, tensor.gathered_bytes());
     made = std::max(made, tensor.make_bytes);
   }
-  plan.peak_memory_bytes = converted + gathered + made;
+  plan.peak_memory_bytes =
+      base_memory_bytes + std::max(tokenizer_bytes(job.source), write_weights_bytes() + made);
 }
 
 Conversion::Conversion(std::unique_ptr<const ExportJob> job) : job_(std::move(job)) {}
@@ -98,42 +110,16 @@ void check_output_place(const fs::path& source, const fs::path& out, const Expor
 }
 
 void Conversion::check(const fs::path& out) const {
-  check_output_place(job_->source.dir, out, job_->options.output);
-  check_free_space(without_slash(out), bytes_on_disk(*job_));
+  const ExportOptions& options = job_->options.output;
+  check_output_place(job_->source.dir, out, options);
+  int64_t need_bytes = bytes_on_disk(*job_);
+  if (options.resume) need_bytes -= bytes_in(StagingDir::kept_path(without_slash(out)));
+  check_free_space(without_slash(out), std::max<int64_t>(need_bytes, 0));
 }
 
 void Conversion::write(const fs::path& out, const Progress& progress) const {
   check(out);
-  const ExportJob& job = *job_;
-  StagingDir staging(without_slash(out), job.options.output.force);
-  const fs::path& dir = staging.path();
-  write_weights(job, dir, progress);
-  write_file(dir / "config.json", result_config(job).dump(2) + "\n");
-  for (const std::string& name : job.source.carried) {
-    copy_file_synced(job.source.dir / name, dir / name);
-  }
-  write_file(dir / "README.md", model_card(job));
-  write_file(dir / recipe_name, make_recipe(job, dir, progress));
-  staging.commit();
-}
-
-Json result_config(const ExportJob& job) {
-  Json config = job.source.config_json;
-  const std::vector<int64_t>& kv_heads = job.plan.result.kv_heads;
-  const bool even = std::ranges::count(kv_heads, kv_heads[0]) == std::ssize(kv_heads);
-  config["num_key_value_heads"] = even ? Json(kv_heads[0]) : Json(kv_heads);
-  config["head_dim"] = job.plan.result.head_dim;
-  if (job.options.output.dtype) {
-    // Today's key is `dtype`; what was written before transformers 4.56 has `torch_dtype`.
-    const DType dtype = *job.options.output.dtype;
-    const char* name = dtype == DType::f32   ? "float32"
-                       : dtype == DType::f16 ? "float16"
-                                             : "bfloat16";
-    const bool has_new = config.contains("dtype");
-    if (has_new) config["dtype"] = name;
-    if (config.contains("torch_dtype") || !has_new) config["torch_dtype"] = name;
-  }
-  return config;
+  write_folder(*job_, without_slash(out), progress);
 }
 
 }  // namespace gqa

@@ -1,4 +1,4 @@
-// From a plan to a model folder.
+// What a conversion is to write: from a source to a job.
 #pragma once
 
 #include <cstdint>
@@ -31,8 +31,5 @@ ExportJob open_job(std::string verb, const std::filesystem::path& source,
                    const ConvertOptions& options);
 /// Completes the job and its plan; kv_heads: per layer, of the result.
 void finish_job(ExportJob& job, Rewrites rewrites, std::vector<int64_t> kv_heads);
-
-/// The source's config.json with the result's KV heads, head size and dtype; all else as it was.
-Json result_config(const ExportJob& job);
 
 }  // namespace gqa

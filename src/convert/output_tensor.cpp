@@ -20,15 +20,35 @@ namespace {
        position_text(element, shape));
 }
 
-/// Dimensions as heads see them: outer rows, each of which holds every head's run of elements.
-struct HeadLayout {
-  int64_t outer = 1;
-  int64_t run = 1;
-};
+/// Elements of a head that lie one after the other: all of it, or those of a row.
+int64_t head_run(const Tensor& tensor, const HeadGather& gather) {
+  return (gather.axis == 0 ? tensor.elements : tensor.shape[1]) / gather.from;
+}
 
-HeadLayout head_layout(const Tensor& tensor, const HeadGather& gather) {
-  if (gather.axis == 0) return {1, tensor.elements / gather.from};
-  return {tensor.shape[0], tensor.shape[1] / gather.from};
+/// Whether its bytes are those of the source.
+bool is_as_stored(const OutputTensor& tensor) {
+  return !tensor.make && !tensor.gather && tensor.source->dtype == tensor.dtype;
+}
+
+/// Stores the source's elements [first, first + n), checked, in the tensor's type.
+void store_range(const OutputTensor& tensor, int64_t first, int64_t n, std::byte* out) {
+  const Tensor& source = *tensor.source;
+  const int64_t from_bytes = dtype_bytes(*source.dtype), to_bytes = dtype_bytes(tensor.dtype);
+  check_finite(source, first, first + n);
+  if (source.dtype == tensor.dtype) {
+    std::memcpy(out, source.data + first * from_bytes, n * to_bytes);
+    return;
+  }
+  constexpr int64_t block = 4096;
+  std::array<float, block> values;
+  for (int64_t begin = 0; begin < n; begin += block) {
+    const int64_t count = std::min(block, n - begin);
+    decode_elements(source.data + (first + begin) * from_bytes, *source.dtype, count,
+                    values.data());
+    const auto bad = encode_elements(values.data(), count, tensor.dtype, out + begin * to_bytes);
+    if (!bad) continue;
+    fail_to_fit(tensor, source.shape, first + begin + *bad, static_cast<double>(values[*bad]));
+  }
 }
 
 bool is_identity(const HeadGather& gather) {
@@ -45,11 +65,6 @@ int64_t OutputTensor::elements() const {
 
 TensorSpec OutputTensor::spec() const {
   return {name, std::string(safetensors_name(dtype)), shape, bytes()};
-}
-
-int64_t OutputTensor::converted_bytes() const {
-  if (make) return bytes();
-  return source->dtype == dtype ? 0 : source->elements * dtype_bytes(dtype);
 }
 
 OutputTensor copy_tensor(const Tensor& source, std::optional<DType> dtype) {
@@ -70,53 +85,51 @@ OutputTensor gather_tensor(const Tensor& source, std::optional<DType> dtype, Hea
   return tensor;
 }
 
-std::span<const std::byte> TensorMaker::make(const OutputTensor& tensor) {
-  if (tensor.make) return make_new(tensor);
-  check_finite(*tensor.source);
-  const std::span<const std::byte> data = convert(tensor);
-  return tensor.gather ? gather(tensor, data.data()) : data;
-}
-
-std::span<const std::byte> TensorMaker::make_new(const OutputTensor& tensor) {
-  const std::vector<double> values = tensor.make();
-  auto* out = static_cast<std::byte*>(converted_.reserve(tensor.bytes()));
-  const auto bad = encode_elements(values.data(), tensor.elements(), tensor.dtype, out);
-  if (bad) fail_to_fit(tensor, tensor.shape, *bad, values[*bad]);
-  return {out, static_cast<size_t>(tensor.bytes())};
-}
-
-/// The source in the wanted type.
-std::span<const std::byte> TensorMaker::convert(const OutputTensor& tensor) {
-  const Tensor& source = *tensor.source;
-  if (source.dtype == tensor.dtype) return {source.data, static_cast<size_t>(source.bytes)};
-  constexpr int64_t block = 4096;
-  std::array<float, block> values;
-  const int64_t bytes = tensor.converted_bytes();
-  auto* out = static_cast<std::byte*>(converted_.reserve(bytes));
-  for (int64_t begin = 0; begin < source.elements; begin += block) {
-    const int64_t n = std::min(block, source.elements - begin);
-    decode_elements(source.data + begin * dtype_bytes(*source.dtype), *source.dtype, n,
-                    values.data());
-    const auto bad =
-        encode_elements(values.data(), n, tensor.dtype, out + begin * dtype_bytes(tensor.dtype));
-    if (bad) fail_to_fit(tensor, source.shape, begin + *bad, static_cast<double>(values[*bad]));
+std::span<const std::byte> PieceMaker::next() {
+  while (!tensors_.empty() && at_ == tensors_.front().elements()) {
+    tensors_ = tensors_.subspan(1);
+    at_ = 0;
+    made_ = std::vector<double>();  // gives the memory back, as `= {}` would not
   }
-  return {out, static_cast<size_t>(bytes)};
+  if (tensors_.empty()) return {};
+  const OutputTensor& tensor = tensors_.front();
+  const int64_t element_bytes = dtype_bytes(tensor.dtype);
+  const int64_t n = std::min(piece_bytes / element_bytes, tensor.elements() - at_);
+  const size_t bytes = static_cast<size_t>(n * element_bytes);
+  const std::byte* data = nullptr;
+  if (is_as_stored(tensor)) {
+    check_finite(*tensor.source, at_, at_ + n);
+    data = tensor.source->data + at_ * element_bytes;
+  } else {
+    turn_ = 1 - turn_;
+    auto* out = static_cast<std::byte*>(buffers_[turn_].reserve(piece_bytes));
+    fill(tensor, n, out);
+    data = out;
+  }
+  at_ += n;
+  return {data, bytes};
 }
 
-std::span<const std::byte> TensorMaker::gather(const OutputTensor& tensor, const std::byte* data) {
+/// The next n elements.
+void PieceMaker::fill(const OutputTensor& tensor, int64_t n, std::byte* out) {
+  if (tensor.gather) return gather(tensor, n, out);
+  if (!tensor.make) return store_range(tensor, at_, n, out);
+  if (at_ == 0) made_ = tensor.make();
+  const auto bad = encode_elements(made_.data() + at_, n, tensor.dtype, out);
+  if (bad) fail_to_fit(tensor, tensor.shape, at_ + *bad, made_[at_ + *bad]);
+}
+
+void PieceMaker::gather(const OutputTensor& tensor, int64_t n, std::byte* out) {
   const HeadGather& gather = *tensor.gather;
-  const HeadLayout layout = head_layout(*tensor.source, gather);
-  const int64_t run = layout.run * dtype_bytes(tensor.dtype);
-  auto* begin = static_cast<std::byte*>(gathered_.reserve(tensor.bytes()));
-  std::byte* out = begin;
-  for (int64_t row = 0; row < layout.outer; ++row) {
-    for (const int64_t head : gather.heads) {
-      std::memcpy(out, data + (row * gather.from + head) * run, run);
-      out += run;
-    }
+  const int64_t run = head_run(*tensor.source, gather);
+  const int64_t heads = std::ssize(gather.heads);
+  for (int64_t at = at_, end = at_ + n; at < end;) {
+    const int64_t row = at / run / heads, head = gather.heads[at / run % heads], offset = at % run;
+    const int64_t count = std::min(run - offset, end - at);
+    store_range(tensor, (row * gather.from + head) * run + offset, count, out);
+    out += count * dtype_bytes(tensor.dtype);
+    at += count;
   }
-  return {begin, static_cast<size_t>(tensor.bytes())};
 }
 
 }  // namespace gqa

@@ -29,14 +29,11 @@ struct OutputTensor {
   std::vector<int64_t> shape;
   const Tensor* source = nullptr;             ///< of the same name
   std::optional<HeadGather> gather;           ///< none: as it is
-  std::function<std::vector<double>()> make;  ///< if set, gives the values; called once
+  std::function<std::vector<double>()> make;  ///< if set, gives the values
   int64_t make_bytes = 0;                     ///< memory that `make` takes
 
   int64_t elements() const;
   int64_t bytes() const { return elements() * dtype_bytes(dtype); }
-  /// What a TensorMaker needs for it, beside make_bytes.
-  int64_t converted_bytes() const;
-  int64_t gathered_bytes() const { return gather ? bytes() : 0; }
   TensorSpec spec() const;
 };
 
@@ -45,20 +42,29 @@ OutputTensor copy_tensor(const Tensor& source, std::optional<DType> dtype);
 /// The same with its heads gathered; nothing moves where they already lie so.
 OutputTensor gather_tensor(const Tensor& source, std::optional<DType> dtype, HeadGather gather);
 
-/// The bytes of output tensors, one after the other, in memory that is used again.
-class TensorMaker {
+/// The bytes of output tensors, one after the other, in pieces: a tensor of any size takes no more
+/// memory than two of them, unless it is one to be made.
+class PieceMaker {
  public:
-  /// Valid until the next call. Throws Error (bad_data, naming file, tensor and element) for a
-  /// value that is not finite or does not fit the type.
-  std::span<const std::byte> make(const OutputTensor& tensor);
+  static constexpr int64_t piece_bytes = int64_t{4} << 20;
+  static constexpr int64_t memory_bytes = 2 * piece_bytes;
+
+  explicit PieceMaker(std::span<const OutputTensor> tensors) : tensors_(tensors) {}
+
+  /// Empty after the last one. Valid until the call after the next: a piece can be written while
+  /// the next one is made. Throws Error (bad_data, naming file, tensor and element) for a value
+  /// that is not finite or does not fit the type.
+  std::span<const std::byte> next();
 
  private:
-  std::span<const std::byte> make_new(const OutputTensor& tensor);
-  std::span<const std::byte> convert(const OutputTensor& tensor);
-  std::span<const std::byte> gather(const OutputTensor& tensor, const std::byte* data);
+  void fill(const OutputTensor& tensor, int64_t n, std::byte* out);
+  void gather(const OutputTensor& tensor, int64_t n, std::byte* out);
 
-  AlignedBuffer converted_;
-  AlignedBuffer gathered_;
+  std::span<const OutputTensor> tensors_;  ///< the one at hand and those after it
+  int64_t at_ = 0;                         ///< next element of the one at hand
+  std::vector<double> made_;               ///< its values, if it is one to be made
+  AlignedBuffer buffers_[2];
+  int turn_ = 0;
 };
 
 }  // namespace gqa

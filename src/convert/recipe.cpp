@@ -4,6 +4,7 @@
 #include <limits>
 #include <map>
 
+#include "convert/file_hasher.h"
 #include "convert/grouping.h"
 #include "convert/merge.h"
 #include "core/fail.h"
@@ -17,54 +18,16 @@ namespace fs = std::filesystem;
 constexpr int64_t recipe_version = 1;
 constexpr int64_t max_int64 = std::numeric_limits<int64_t>::max();
 
-using Hashes = std::map<std::string, std::string>;
-
-int64_t total_bytes(const fs::path& dir, const std::vector<std::string>& names) {
-  int64_t bytes = 0;
-  for (const std::string& name : names) {
-    std::error_code unknown;  // hashing will say what is wrong
-    const auto size = fs::file_size(dir / name, unknown);
-    if (!unknown) bytes += static_cast<int64_t>(size);
-  }
-  return bytes;
+Json as_json(const std::vector<FileHash>& files) {
+  Json json = Json::object();
+  for (const FileHash& file : files) json[file.name] = file.sha256;
+  return json;
 }
 
-/// Hashes files; tells progress in bytes.
-class Hasher {
- public:
-  Hasher(int64_t total_bytes, const Progress& progress)
-      : total_(total_bytes), progress_(progress) {}
-
-  Hashes hash(const fs::path& dir, const std::vector<std::string>& names) {
-    Hashes hashes;
-    for (const std::string& name : names) {
-      if (progress_) progress_("hash", done_, total_);
-      hashes[name] = sha256_of_file(dir / name);
-      done_ += total_bytes(dir, {name});
-    }
-    if (progress_) progress_("hash", done_, total_);
-    return hashes;
-  }
-
- private:
-  int64_t total_;
-  int64_t done_ = 0;
-  const Progress& progress_;
-};
-
-/// What a conversion depends on: weights, their index, config.
-std::vector<std::string> source_files(const Checkpoint& checkpoint) {
-  std::vector<std::string> names = {"config.json"};
-  for (const fs::path& file : checkpoint.files()) names.push_back(file.filename().string());
-  return names;
-}
-
-std::vector<std::string> written_files(const fs::path& dir) {
-  std::vector<std::string> names;
-  for (const auto& entry : fs::directory_iterator(dir)) {
-    names.push_back(entry.path().filename().string());
-  }
-  return names;
+/// Ordered by name.
+std::vector<FileHash> sorted(std::vector<FileHash> files) {
+  std::ranges::sort(files, {}, &FileHash::name);
+  return files;
 }
 
 Json options_json(const ExportJob& job) {
@@ -87,7 +50,7 @@ Json options_json(const ExportJob& job) {
 }
 
 /// JSON with a line for each layer's groups, where the library would give each head its own.
-std::string recipe_text(const Json& recipe) {
+std::string with_lines_for_layers(const Json& recipe) {
   std::string text = "{";
   for (const auto& [key, value] : recipe.items()) {
     text += fmt::format("{}\n  \"{}\": ", text.size() > 1 ? "," : "", key);
@@ -153,10 +116,10 @@ std::string read_method(const JsonFields& options, std::string_view key, const M
 
 /// Throws unless `source` holds the very files that the recipe was made from.
 void check_source(const JsonFields& recipe, const fs::path& source) {
-  Hashes recorded;
+  std::map<std::string, std::string> recorded;
   for (FileHash& file : read_hashes(recipe, "source")) recorded[file.name] = file.sha256;
-  const auto names = source_files(Checkpoint::open(source));
-  for (const auto& [name, hash] : Hasher(0, {}).hash(source, names)) {
+  const Checkpoint checkpoint = Checkpoint::open(source);
+  for (const auto& [name, hash] : FileHasher(source_files(source, checkpoint), 0).hashes({})) {
     const auto found = recorded.find(name);
     if (found == recorded.end()) {
       fail(ErrorKind::bad_data, "{}: not among the source's files in {}", (source / name).string(),
@@ -176,20 +139,27 @@ void check_source(const JsonFields& recipe, const fs::path& source) {
 
 }  // namespace
 
-std::string make_recipe(const ExportJob& job, const fs::path& written, const Progress& progress) {
-  const auto sources = source_files(job.source.checkpoint);
-  const auto outputs = written_files(written);
-  const fs::path& dir = job.source.dir;
-  Hasher hasher(total_bytes(dir, sources) + total_bytes(written, outputs), progress);
+std::vector<fs::path> source_files(const fs::path& dir, const Checkpoint& checkpoint) {
+  std::vector<fs::path> files = {dir / "config.json"};
+  const auto& weights = checkpoint.files();
+  files.insert(files.end(), weights.begin(), weights.end());
+  return files;
+}
+
+Json describe(const ExportJob& job, const std::vector<FileHash>& source) {
   Json recipe;
   recipe["version"] = recipe_version;
   recipe["verb"] = job.verb;
   recipe["options"] = options_json(job);
   recipe["source"]["name"] = job.source.name;
-  recipe["source"]["sha256"] = hasher.hash(dir, sources);
+  recipe["source"]["sha256"] = as_json(sorted(source));
   recipe["groups"] = job.plan.groups;
-  recipe["output"]["sha256"] = hasher.hash(written, outputs);
-  return recipe_text(recipe);
+  return recipe;
+}
+
+std::string recipe_text(Json description, const std::vector<FileHash>& output) {
+  description["output"]["sha256"] = as_json(sorted(output));
+  return with_lines_for_layers(description);
 }
 
 std::vector<FileHash> read_hashes(const JsonFields& recipe, const std::string& part) {

@@ -6,22 +6,22 @@
 #include <vector>
 
 #include "convert/export.h"
-#include "gqa/progress.h"
 #include "io/json.h"
+#include "io/safetensors_writer.h"
 
 namespace gqa {
 
 inline constexpr const char* recipe_name = "gqa_recipe.json";
 
-/// JSON text. `written`: the folder with everything but the recipe. Holds no time, no place and no
-/// name of the output: the same conversion gives the same bytes.
-std::string make_recipe(const ExportJob& job, const std::filesystem::path& written,
-                        const Progress& progress);
+/// What a conversion depends on: weights, their index, config.
+std::vector<std::filesystem::path> source_files(const std::filesystem::path& dir,
+                                                const Checkpoint& checkpoint);
 
-struct FileHash {
-  std::string name;  ///< in the folder
-  std::string sha256;
-};
+/// What is made from what: the recipe without the output. Holds no time, no place and no name of
+/// the output: the same conversion gives the same bytes.
+Json describe(const ExportJob& job, const std::vector<FileHash>& source);
+/// The recipe as JSON text; `output`: every file of the folder but the recipe.
+std::string recipe_text(Json description, const std::vector<FileHash>& output);
 
 /// The hashes under recipe.`part`, "source" or "output". Throws Error (bad_data), also where the
 /// recipe's version is not ours or a name leads out of the folder.

@@ -47,11 +47,13 @@ std::string position_text(int64_t element, const std::vector<int64_t>& shape) {
   return shape_text(index);
 }
 
-void check_finite(const Tensor& tensor) {
+void check_finite(const Tensor& tensor) { check_finite(tensor, 0, tensor.elements); }
+
+void check_finite(const Tensor& tensor, int64_t begin, int64_t end) {
   if (!tensor.dtype) return;
   const int64_t element_bytes = dtype_bytes(*tensor.dtype);
-  for (int64_t first = 0; first < tensor.elements; first += block) {
-    const int64_t n = std::min(block, tensor.elements - first);
+  for (int64_t first = begin; first < end; first += block) {
+    const int64_t n = std::min(block, end - first);
     if (all_finite(tensor.data + first * element_bytes, *tensor.dtype, n)) continue;
     int64_t at = first;
     while (all_finite(tensor.data + at * element_bytes, *tensor.dtype, 1)) ++at;

@@ -87,5 +87,7 @@ std::string position_text(int64_t element, const std::vector<int64_t>& shape);
 /// Throws Error (bad_data, naming file, tensor and element) where a floating-point tensor has a NaN
 /// or an infinity. Tensors of other types pass.
 void check_finite(const Tensor& tensor);
+/// The same for elements [begin, end).
+void check_finite(const Tensor& tensor, int64_t begin, int64_t end);
 
 }  // namespace gqa

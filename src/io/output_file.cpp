@@ -14,13 +14,22 @@ namespace gqa {
 namespace {
 
 constexpr size_t buffer_bytes = size_t{1} << 20;
+constexpr int64_t write_out_bytes = int64_t{8} << 20;
 
 }  // namespace
 
-OutputFile::OutputFile(const std::filesystem::path& path) : path_(path) {
+OutputFile::OutputFile(const std::filesystem::path& path, int64_t keep_bytes)
+    : path_(path), end_(keep_bytes), handed_to_disk_(keep_bytes) {
   buffer_.reserve(buffer_bytes);
-  fd_ = ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+  const int truncate = keep_bytes == 0 ? O_TRUNC : 0;
+  fd_ = ::open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC | truncate, 0666);
   if (fd_ < 0) fail_with("can't create", errno);
+  if (keep_bytes == 0) return;
+  const bool kept = ::ftruncate(fd_, keep_bytes) == 0 && ::lseek(fd_, keep_bytes, SEEK_SET) >= 0;
+  if (kept) return;
+  const int code = errno;
+  ::close(fd_);
+  fail_with("can't write on", code);
 }
 
 OutputFile::~OutputFile() {
@@ -57,7 +66,17 @@ void OutputFile::put(std::span<const std::byte> data) {
     if (n < 0) fail_with("can't write", errno);
     if (n == 0) fail_with("can't write", ENOSPC);
     data = data.subspan(static_cast<size_t>(n));
+    end_ += n;
   }
+  start_writing_out();
+}
+
+void OutputFile::start_writing_out() {
+  if (end_ - handed_to_disk_ < write_out_bytes) return;
+  // Only a hint: what fails for good shows when the file is synced.
+  static_cast<void>(
+      ::sync_file_range(fd_, handed_to_disk_, end_ - handed_to_disk_, SYNC_FILE_RANGE_WRITE));
+  handed_to_disk_ = end_;
 }
 
 void OutputFile::fail_with(std::string_view what, int code) const {

@@ -1,13 +1,17 @@
 #include "io/safetensors_writer.h"
 
+#include <algorithm>
 #include <bit>
 #include <cstring>
 #include <map>
+#include <optional>
 #include <string_view>
 #include <unordered_set>
+#include <utility>
 
 #include "core/checked.h"
 #include "core/fail.h"
+#include "core/mapped_file.h"
 #include "core/text.h"
 #include "io/json.h"
 #include "io/safetensors_dtype.h"
@@ -59,12 +63,18 @@ std::string header_of(std::span<const TensorSpec> tensors) {
 }  // namespace
 
 SafetensorsWriter::SafetensorsWriter(const std::filesystem::path& dir,
-                                     std::vector<TensorSpec> tensors, int64_t max_shard_bytes)
-    : dir_(dir), tensors_(std::move(tensors)) {
+                                     std::vector<TensorSpec> tensors, int64_t max_shard_bytes,
+                                     WriteJournal* journal, const Progress& progress)
+    : dir_(dir), tensors_(std::move(tensors)), journal_(journal) {
   require(max_shard_bytes > 0, "expected a shard size above 0, got {}", max_shard_bytes);
   check_specs(tensors_);
   plan_shards(max_shard_bytes);
-  open_shard();
+  if (journal_ != nullptr) {
+    go_on(progress);
+  } else {
+    open_shard();
+  }
+  end_tensors();
 }
 
 SafetensorsWriter::~SafetensorsWriter() = default;
@@ -87,30 +97,126 @@ void SafetensorsWriter::plan_shards(int64_t max_shard_bytes) {
   }
 }
 
-void SafetensorsWriter::open_shard() {
+std::string SafetensorsWriter::header(const Shard& shard) const {
+  return header_of(std::span(tensors_).subspan(shard.first, shard.last - shard.first));
+}
+
+/// Passes over what earlier runs completed, and opens the shard of the first tensor that they
+/// didn't.
+void SafetensorsWriter::go_on(const Progress& progress) {
+  while (true) {
+    const std::filesystem::path path = dir_ / shards_[shard_].name;
+    std::error_code unknown;
+    int64_t keep_bytes = 0;
+    if (std::filesystem::exists(path, unknown)) {
+      keep_bytes = trusted_bytes(MappedFile(path).bytes());
+      if (progress) progress("compare", std::ssize(files_) + 1, std::ssize(shards_));
+    }
+    open_shard(keep_bytes);
+    if (tensor_ < shards_[shard_].last || shard_ + 1 == shards_.size()) break;
+    close_shard();
+  }
+  journal_->keep(tensor_);
+}
+
+/// How much of a shard's file is as the journal says, to the end of a tensor; counts the tensors
+/// and leaves the hash of these bytes.
+int64_t SafetensorsWriter::trusted_bytes(std::span<const std::byte> file) {
   const Shard& shard = shards_[shard_];
-  file_ = std::make_unique<OutputFile>(dir_ / shard.name);
-  files_.push_back(shard.name);
-  file_->write(header_of(std::span(tensors_).subspan(shard.first, shard.last - shard.first)));
+  const std::string start = header(shard);
+  if (file.size() < start.size() || std::memcmp(file.data(), start.data(), start.size()) != 0) {
+    return 0;
+  }
+  hash_ = Sha256();
+  hash_.update(std::as_bytes(std::span(start)));
+  int64_t end = std::ssize(start);
+  for (; tensor_ < shard.last && tensor_ < journal_->entries().size(); ++tensor_) {
+    const TensorSpec& tensor = tensors_[tensor_];
+    if (tensor.bytes > std::ssize(file) - end) break;
+    Sha256 hash = hash_;
+    hash.update(file.subspan(end, tensor.bytes));
+    const JournalEntry actual{tensor.name, shard.name, end + tensor.bytes, hash.hex()};
+    if (actual != journal_->entries()[tensor_]) break;
+    hash_ = std::move(hash);
+    end += tensor.bytes;
+  }
+  return end;
+}
+
+void SafetensorsWriter::open_shard(int64_t keep_bytes) {
+  const Shard& shard = shards_[shard_];
+  file_ = std::make_unique<OutputFile>(dir_ / shard.name, keep_bytes);
+  file_bytes_ = keep_bytes;
+  if (keep_bytes > 0) return;
+  const std::string start = header(shard);
+  hash_ = Sha256();
+  hash_.update(std::as_bytes(std::span(start)));
+  file_->write(start);
+  file_bytes_ = std::ssize(start);
 }
 
 void SafetensorsWriter::close_shard() {
   file_->close();
   file_.reset();
+  files_.push_back({shards_[shard_].name, hash_.hex()});
   ++shard_;
 }
 
 void SafetensorsWriter::write(std::span<const std::byte> data) {
-  require(tensor_ < tensors_.size(), "expected {} tensors, got one more", tensors_.size());
-  const TensorSpec& tensor = tensors_[tensor_];
-  require(std::ssize(data) == tensor.bytes, "tensor `{}`: expected {} bytes, got {}", tensor.name,
-          tensor.bytes, data.size());
-  if (tensor_ == shards_[shard_].last) {
-    close_shard();
-    open_shard();
+  ThreadPool alone(1);
+  write(data, alone, [] {});
+}
+
+void SafetensorsWriter::write(std::span<const std::byte> data, ThreadPool& pool,
+                              const std::function<void()>& meanwhile) {
+  require(data.empty() || tensor_ < tensors_.size(), "expected {} tensors, got one more",
+          tensors_.size());
+  if (!data.empty()) {
+    const TensorSpec& tensor = tensors_[tensor_];
+    require(std::ssize(data) <= tensor.bytes - tensor_bytes_,
+            "tensor `{}`: expected {} more bytes, got {}", tensor.name,
+            tensor.bytes - tensor_bytes_, data.size());
   }
-  file_->write(data);
-  ++tensor_;
+  pool.parallel_for(3, [&](int64_t task, int) {
+    if (task == 0) file_->write(data);
+    if (task == 1) hash_.update(data);
+    if (task == 2) meanwhile();
+  });
+  tensor_bytes_ += std::ssize(data);
+  file_bytes_ += std::ssize(data);
+  end_tensors();
+}
+
+/// Counts the tensor at hand if it is complete, and the empty ones that follow.
+void SafetensorsWriter::end_tensors() {
+  while (tensor_ < tensors_.size() && tensor_bytes_ == tensors_[tensor_].bytes) {
+    if (journal_ != nullptr) {
+      file_->flush();
+      journal_->add({tensors_[tensor_].name, shards_[shard_].name, file_bytes_, hash_.hex()});
+    }
+    ++tensor_;
+    tensor_bytes_ = 0;
+    if (tensor_ == shards_[shard_].last && shard_ + 1 < shards_.size()) {
+      close_shard();
+      open_shard();
+    }
+  }
+}
+
+std::vector<std::byte> SafetensorsWriter::read(std::string_view name) {
+  for (const Shard& shard : shards_) {
+    int64_t at = std::ssize(header(shard));
+    for (size_t i = shard.first; i < std::min(shard.last, tensor_); ++i) {
+      if (tensors_[i].name == name) {
+        if (file_) file_->flush();
+        const MappedFile mapped(dir_ / shard.name);
+        const auto bytes = mapped.bytes().subspan(at, tensors_[i].bytes);
+        return {bytes.begin(), bytes.end()};
+      }
+      at += tensors_[i].bytes;
+    }
+  }
+  fail(ErrorKind::usage, "tensor `{}`: not written yet", name);
 }
 
 void SafetensorsWriter::finish() {
@@ -135,7 +241,7 @@ void SafetensorsWriter::write_index() {
   OutputFile file(dir_ / name);
   file.write(index.dump(2) + "\n");
   file.close();
-  files_.push_back(name);
+  files_.push_back({name, sha256_of_file(dir_ / name)});
 }
 
 }  // namespace gqa

@@ -3,12 +3,17 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "core/thread_pool.h"
+#include "gqa/progress.h"
 #include "io/output_file.h"
+#include "io/sha256.h"
+#include "io/write_journal.h"
 
 namespace gqa {
 
@@ -20,24 +25,42 @@ struct TensorSpec {
   int64_t bytes = 0;  ///< what shape and dtype make
 };
 
+struct FileHash {
+  std::string name;  ///< in the folder
+  std::string sha256;
+};
+
 /// Writes model.safetensors into `dir`, or model-00001-of-0000N.safetensors and
 /// model.safetensors.index.json where the tensors take more than max_shard_bytes (a tensor is never
 /// split). Tensors are written in the order given. Files are synced. Throws Error: io, naming the
 /// file; usage for specs that are not sound, or data that is not theirs.
 class SafetensorsWriter {
  public:
+  /// With a journal, goes on after the last tensor that it records and whose bytes are those of its
+  /// hash, and adds to it; `progress` tells of bytes compared.
   SafetensorsWriter(const std::filesystem::path& dir, std::vector<TensorSpec> tensors,
-                    int64_t max_shard_bytes);
+                    int64_t max_shard_bytes, WriteJournal* journal = nullptr,
+                    const Progress& progress = {});
   ~SafetensorsWriter();
   SafetensorsWriter(const SafetensorsWriter&) = delete;
   SafetensorsWriter& operator=(const SafetensorsWriter&) = delete;
 
-  /// The data of the next tensor, exactly its size.
+  /// Tensors that are complete: above 0 at once where a journal was gone on with.
+  size_t tensors_done() const { return tensor_; }
+
+  /// The next bytes of the tensor at hand, at most all that it lacks. They are stored and hashed
+  /// while `meanwhile` runs, each on a thread of `pool` if it has enough.
+  void write(std::span<const std::byte> data, ThreadPool& pool,
+             const std::function<void()>& meanwhile);
   void write(std::span<const std::byte> data);
+
+  /// The bytes of a tensor that is complete. Throws Error: usage where there is none of that name.
+  std::vector<std::byte> read(std::string_view name);
+
   /// After the last tensor: syncs, and writes the index if there is one.
   void finish();
-  /// The files written, relative to dir; complete after finish().
-  const std::vector<std::string>& files() const { return files_; }
+  /// The files written and their hashes; complete after finish().
+  const std::vector<FileHash>& files() const { return files_; }
 
  private:
   struct Shard {
@@ -45,17 +68,25 @@ class SafetensorsWriter {
     std::string name;
   };
   void plan_shards(int64_t max_shard_bytes);
-  void open_shard();
+  std::string header(const Shard& shard) const;
+  void go_on(const Progress& progress);
+  int64_t trusted_bytes(std::span<const std::byte> file);
+  void open_shard(int64_t keep_bytes = 0);
   void close_shard();
+  void end_tensors();
   void write_index();
 
   std::filesystem::path dir_;
   std::vector<TensorSpec> tensors_;
   std::vector<Shard> shards_;
-  std::vector<std::string> files_;
+  std::vector<FileHash> files_;
+  WriteJournal* journal_;
   size_t shard_ = 0;                  ///< the one at hand
   size_t tensor_ = 0;                 ///< the next one
+  int64_t tensor_bytes_ = 0;          ///< what of it has come
   std::unique_ptr<OutputFile> file_;  ///< the open shard
+  Sha256 hash_;                       ///< of what it holds
+  int64_t file_bytes_ = 0;            ///< that it holds
 };
 
 }  // namespace gqa

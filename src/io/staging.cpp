@@ -68,19 +68,15 @@ void check_resolved(const fs::path& target, bool force) {
   }
 }
 
-/// A hidden folder beside the target, so that the last rename stays in one file system.
-fs::path make_folder_beside(const fs::path& target) {
+/// Of a hidden folder beside the target, so that the last rename stays in one file system.
+std::string partial_name(const fs::path& target) {
   constexpr size_t name_bytes = 200;  // of the 255 that a name may have
-  const std::string name = target.filename().string().substr(0, name_bytes);
-  for (int attempt = 0;; ++attempt) {
-    fs::path path =
-        target.parent_path() / fmt::format(".{}.partial-{}-{}", name, ::getpid(), attempt);
-    if (::mkdir(path.c_str(), 0777) == 0) return path;
-    if (errno != EEXIST) {
-      fail(ErrorKind::cannot_create, "{}: can't create a folder beside it: {}", target.string(),
-           errno_text(errno));
-    }
-  }
+  return fmt::format(".{}.partial", target.filename().string().substr(0, name_bytes));
+}
+
+[[noreturn]] void fail_beside(const fs::path& target, int code) {
+  fail(ErrorKind::cannot_create, "{}: can't create a folder beside it: {}", target.string(),
+       errno_text(code));
 }
 
 }  // namespace
@@ -102,16 +98,64 @@ void StagingDir::check(const fs::path& target, bool force) {
   check_resolved(resolve(target), force);
 }
 
-StagingDir::StagingDir(const fs::path& target, bool force)
-    : target_(resolve(target)), force_(force) {
+fs::path StagingDir::kept_path(const fs::path& target) {
+  const fs::path resolved = resolve(target);
+  return resolved.parent_path() / partial_name(resolved);
+}
+
+StagingDir::StagingDir(const fs::path& target, bool force, Unfinished unfinished)
+    : target_(resolve(target)), force_(force), unfinished_(unfinished) {
   check_resolved(target_, force_);
-  path_ = make_folder_beside(target_);
+  const std::string name = partial_name(target_);
+  remove_abandoned(target_.parent_path(), name);
+  if (unfinished_ == Unfinished::kept) {
+    take_kept_folder(name);
+  } else {
+    make_own_folder(name);
+  }
+}
+
+void StagingDir::make_own_folder(const std::string& name) {
+  for (int attempt = 0;; ++attempt) {
+    const fs::path path = target_.parent_path() / name_in_use(name, attempt);
+    if (::mkdir(path.c_str(), 0777) == 0) {
+      path_ = path;
+      in_use_ = std::make_unique<InUse>(path_);
+      return;
+    }
+    if (errno != EEXIST) fail_beside(target_, errno);
+  }
+}
+
+void StagingDir::take_kept_folder(const std::string& name) {
+  const fs::path path = target_.parent_path() / name;
+  lock_ = std::make_unique<LockFile>(path.string() + ".lock");
+  if (::mkdir(path.c_str(), 0777) != 0 && errno != EEXIST) fail_beside(target_, errno);
+  std::error_code ignored;
+  if (!fs::is_directory(fs::symlink_status(path, ignored))) fail_beside(target_, ENOTDIR);
+  path_ = path;
 }
 
 StagingDir::~StagingDir() {
   if (path_.empty()) return;
   std::error_code ignored;
-  fs::remove_all(path_, ignored);
+  if (unfinished_ == Unfinished::kept) {
+    fs::remove(path_, ignored);  // if there is nothing in it
+  } else {
+    fs::remove_all(path_, ignored);
+  }
+}
+
+void StagingDir::empty() const {
+  std::error_code error;
+  fs::directory_iterator it(path_, error);
+  for (; !error && it != fs::directory_iterator(); it.increment(error)) {
+    fs::remove_all(it->path(), error);
+    if (error) break;
+  }
+  if (error) {
+    fail(ErrorKind::cannot_create, "{}: can't be emptied: {}", path_.string(), error.message());
+  }
 }
 
 void StagingDir::commit() {

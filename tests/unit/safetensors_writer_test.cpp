@@ -40,7 +40,12 @@ std::vector<std::string> write_all(const std::filesystem::path& dir, int64_t max
     writer.write(std::as_bytes(std::span(data)));
   }
   writer.finish();
-  return writer.files();
+  std::vector<std::string> names;
+  for (const FileHash& file : writer.files()) {
+    EXPECT_EQ(file.sha256, sha256_of_file(dir / file.name));
+    names.push_back(file.name);
+  }
+  return names;
 }
 
 void expect_all(const std::filesystem::path& dir) {

@@ -194,6 +194,7 @@ TEST_F(Staging, AKilledProcessLeavesTheOldFolder) {
   EXPECT_EQ(get_file(target_ / "config.json"), "old");
   replace(target_, true, "newer");  // the remains are in nobody's way
   EXPECT_EQ(get_file(target_ / "config.json"), "newer");
+  EXPECT_EQ(names(), Names{"out"});
 }
 
 TEST_F(Staging, RenamesToAFreeNameOnly) {
