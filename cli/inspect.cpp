@@ -21,6 +21,13 @@ struct InspectArgs {
   std::string model;
 };
 
+/// Query heads of each KV head, per layer.
+std::vector<std::vector<int64_t>> group_sizes(const ModelConfig& config) {
+  std::vector<std::vector<int64_t>> layers;
+  for (int64_t l = 0; l < config.n_layers; ++l) layers.push_back(config.sizes_of_groups(l));
+  return layers;
+}
+
 Json as_json(const Inspection& found) {
   const ModelConfig& config = found.config;
   Json json = {{"model_type", config.model_type},
@@ -39,6 +46,7 @@ Json as_json(const Inspection& found) {
                {"k_similarity", found.k_similarity},
                {"v_similarity", found.v_similarity}};
   if (config.window > 0) json["window"] = config.window;
+  if (config.has_unequal_groups()) json["group_sizes"] = group_sizes(config);
   return json;
 }
 
@@ -49,7 +57,8 @@ std::string kind_of_attention(const ModelConfig& config) {
   };
   if (all(config.q_heads)) return "multi-head";
   if (all(1)) return "multi-query";
-  if (!all(config.kv_heads.front())) return "grouped-query";
+  if (config.has_unequal_groups()) return "grouped-query, unequal groups";
+  if (!config.is_uniform()) return "grouped-query";
   return fmt::format("grouped-query, {} query heads a group",
                      config.q_heads / config.kv_heads.front());
 }
@@ -59,9 +68,14 @@ std::string similarity_table(const Inspection& found) {
     return std::isnan(similarity) ? "-" : fmt::format("{:.3f}", similarity);
   };
   std::vector<std::vector<std::string>> rows{{"layer", "KV heads", "K", "V"}};
+  const bool unequal = found.config.has_unequal_groups();
+  if (unequal) rows.front().emplace_back("query heads of each");
   for (size_t i = 0; i < found.config.kv_heads.size(); ++i) {
     rows.push_back({std::to_string(i), std::to_string(found.config.kv_heads[i]),
                     cell(found.k_similarity.at(i)), cell(found.v_similarity.at(i))});
+    if (!unequal) continue;
+    const auto sizes = found.config.sizes_of_groups(static_cast<int64_t>(i));
+    rows.back().push_back(fmt::format("{}", fmt::join(sizes, " ")));
   }
   return table_text(rows);
 }

@@ -39,8 +39,12 @@ struct ModelConfig {
   int64_t width = 0;      ///< hidden_size
   int64_t mlp_width = 0;  ///< intermediate_size
   int64_t q_heads = 0;
-  std::vector<int64_t> kv_heads;  ///< one per layer, each a divisor of q_heads
-  int64_t head_dim = 0;           ///< of keys and values; independent of the width
+  /// One per layer; each a divisor of q_heads, but where the layer has group_sizes.
+  std::vector<int64_t> kv_heads;
+  /// Unequal groups: per layer, how many query heads each KV head has, in order. Empty, or empty
+  /// for a layer: q_heads / kv_heads each.
+  std::vector<std::vector<int64_t>> group_sizes = {};
+  int64_t head_dim = 0;  ///< of keys and values; independent of the width
   int64_t vocab_size = 0;
   int64_t max_positions = 0;
   int64_t window = 0;  ///< a token sees the last `window` tokens, itself included; 0: all
@@ -52,6 +56,14 @@ struct ModelConfig {
   bool mlp_bias = false;
   std::optional<int32_t> bos_token_id;
   std::vector<int32_t> eos_token_ids;  ///< from generation_config.json where it has them
+
+  /// Query heads of each KV head of a layer, in order: its group_sizes, or equal ones.
+  std::vector<int64_t> sizes_of_groups(int64_t layer) const;
+  /// Whether a layer has groups of different sizes.
+  bool has_unequal_groups() const;
+  /// Whether all layers have the same number of KV heads and all groups the same size: what Hugging
+  /// Face's Llama and Mistral can be.
+  bool is_uniform() const;
 };
 
 /// Reads DIR/config.json (and generation_config.json where present). Checks every field.

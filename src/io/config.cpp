@@ -6,7 +6,9 @@
 #include "core/checked.h"
 #include "core/fail.h"
 #include "io/folder.h"
+#include "io/group_sizes.h"
 #include "io/json.h"
+#include "io/per_layer_form.h"
 #include "io/rope_config.h"
 
 namespace gqa {
@@ -34,7 +36,7 @@ constexpr Family families[] = {
 
 const Family& read_family(const JsonFields& config) {
   const std::string type = config.string("model_type");
-  const auto found = std::ranges::find(families, type, &Family::model_type);
+  const auto found = std::ranges::find(families, family_name(type), &Family::model_type);
   if (found != std::end(families)) return *found;
   fail(ErrorKind::bad_data, "{}: model family `{}` is not supported: expected `llama` or `mistral`",
        config.where("model_type"), type);
@@ -46,6 +48,10 @@ void check_supported(const JsonFields& config) {
     const auto method = config.object(key).maybe_string("quant_method");
     fail(ErrorKind::bad_data, "{}: quantised weights ({}) are not supported", config.where(key),
          method.value_or("no quant_method given"));
+  }
+  if (config.has("per_layer_config") && !config.get("per_layer_config").empty()) {
+    fail(ErrorKind::bad_data, "{}: not supported: expected no such field, got {}",
+         config.where("per_layer_config"), json_preview(config.get("per_layer_config")));
   }
   const auto activation = config.maybe_string("hidden_act").value_or("silu");
   if (activation != "silu" && activation != "swish") {  // two names of one function
@@ -81,11 +87,6 @@ std::vector<int64_t> read_kv_heads(const JsonFields& config, const Family& famil
   } else if (std::ssize(kv_heads) != n_layers) {
     fail(ErrorKind::bad_data, "{}: expected an entry for each of {} layers, got {} entries",
          config.where(key), n_layers, kv_heads.size());
-  }
-  for (const int64_t n : kv_heads) {
-    if (q_heads % n == 0) continue;
-    fail(ErrorKind::bad_data, "{}: expected a divisor of num_attention_heads ({}), got {}",
-         config.where(key), q_heads, n);
   }
   return kv_heads;
 }
@@ -169,6 +170,7 @@ ModelConfig read_config(const JsonFields& config) {
   c.vocab_size = config.integer("vocab_size", 1, max_size);
   c.head_dim = read_head_dim(config, c.width, c.q_heads);
   c.kv_heads = read_kv_heads(config, family, c.n_layers, c.q_heads);
+  c.group_sizes = read_group_sizes(config, c);
   check_total(config, c);
   c.max_positions =
       config.maybe_integer("max_position_embeddings", 1, max_size).value_or(family.max_positions);

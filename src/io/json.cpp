@@ -137,6 +137,18 @@ int64_t to_integer(const Json& value, int64_t low, int64_t high, const std::stri
   return integer;
 }
 
+/// The list that stands at `key` of an object, or deeper: "key[3]".
+std::vector<int64_t> to_integers(const Json& list, int64_t low, int64_t high,
+                                 const JsonFields& fields, std::string_view key) {
+  std::vector<int64_t> integers;
+  integers.reserve(list.size());
+  for (const Json& item : list) {
+    const std::string at = fmt::format("{}[{}]", key, integers.size());
+    integers.push_back(to_integer(item, low, high, fields.where(at)));
+  }
+  return integers;
+}
+
 }  // namespace
 
 Json parse_json(std::string_view text, const std::filesystem::path& file) {
@@ -236,15 +248,25 @@ JsonFields JsonFields::object(std::string_view key) const {
 }
 
 std::vector<int64_t> JsonFields::integers(std::string_view key, int64_t low, int64_t high) const {
-  std::vector<int64_t> list;
-  if (!has(key)) return list;
+  if (!has(key)) return {};
   const Json& value = get(key);
   if (!value.is_array()) return {to_integer(value, low, high, where(key))};
-  list.reserve(value.size());
+  return to_integers(value, low, high, *this, key);
+}
+
+std::vector<std::vector<int64_t>> JsonFields::integer_lists(std::string_view key, int64_t low,
+                                                            int64_t high) const {
+  std::vector<std::vector<int64_t>> lists;
+  if (!has(key)) return lists;
+  const Json& value = get(key);
+  if (!value.is_array()) fail_type(where(key), "a list", value);
   for (const Json& item : value) {
-    list.push_back(to_integer(item, low, high, where(fmt::format("{}[{}]", key, list.size()))));
+    const std::string at = fmt::format("{}[{}]", key, lists.size());
+    const bool is_list = item.is_array() && !item.empty();
+    if (!is_list && !item.is_null()) fail_type(where(at), "a list of integers, or null", item);
+    lists.push_back(is_list ? to_integers(item, low, high, *this, at) : std::vector<int64_t>());
   }
-  return list;
+  return lists;
 }
 
 }  // namespace gqa

@@ -47,6 +47,11 @@ class JsonFields {
   /// One integer, or a list of them; empty where absent.
   std::vector<int64_t> integers(std::string_view key, int64_t low, int64_t high) const;
 
+  /// A list of lists of integers, none of them empty; null in it becomes an empty one. Empty where
+  /// absent.
+  std::vector<std::vector<int64_t>> integer_lists(std::string_view key, int64_t low,
+                                                  int64_t high) const;
+
   /// "FILE: field `rope_scaling.factor`"
   std::string where(std::string_view key) const;
   const std::filesystem::path& file() const { return *file_; }

@@ -45,6 +45,21 @@ struct Activations {
   }
 };
 
+/// Per layer, as attend() takes them; none where all groups of the layer are equal by definition.
+std::vector<std::vector<int32_t>> group_offsets(const ModelConfig& c) {
+  std::vector<std::vector<int32_t>> layers;
+  for (const auto& sizes : c.group_sizes) {
+    std::vector<int32_t> offsets;
+    if (!sizes.empty()) offsets.push_back(0);
+    for (const int64_t size : sizes) {
+      offsets.push_back(static_cast<int32_t>(offsets.back() + size));
+    }
+    layers.push_back(std::move(offsets));
+  }
+  layers.resize(static_cast<size_t>(c.n_layers));
+  return layers;
+}
+
 /// Room for n objects, to be constructed in it.
 template <typename T>
 std::span<T> list(Context::Impl& context, Scratch slot, int64_t n) {
@@ -58,10 +73,14 @@ struct Model::Impl {
   ModelConfig config;
   Weights weights;
   Rope rope;
+  std::vector<std::vector<int32_t>> group_offsets;
 
   Impl(const ModelConfig& c, const std::filesystem::path& dir, WeightDType weight_dtype,
        const Progress& progress)
-      : config(c), weights(c, dir, weight_dtype, progress), rope(c.rope, c.head_dim) {}
+      : config(c),
+        weights(c, dir, weight_dtype, progress),
+        rope(c.rope, c.head_dim),
+        group_offsets(gqa::group_offsets(c)) {}
 
   Mask mask() const { return {.causal = true, .window = config.window}; }
   int64_t check(const KvCache& cache, std::span<const Step> steps) const;
@@ -148,7 +167,8 @@ void Model::Impl::attention(Context& context, KvCache& cache, std::span<const St
                                          .out = {a.attended + at, DType::f32, shape}});
     r += n;
   }
-  attend(context, batch, {.mask = mask()});
+  attend(context, batch,
+         {.mask = mask(), .group_offsets = group_offsets[static_cast<size_t>(layer)]});
   linear(impl, w.o, a.attended, rows, a.normed);
   add_rows(impl, rows, config.width, a.hidden, a.normed);
 }

@@ -79,14 +79,16 @@ class NaiveLlama {
   Vector attention(const std::string& layer, size_t l, const Vector& x, size_t t) {
     const auto dim = static_cast<size_t>(m_.head_dim);
     Vector q = linear(layer + "self_attn.q_proj", x, m_.q_heads * m_.head_dim);
-    Vector k = linear(layer + "self_attn.k_proj", x, m_.kv_heads * m_.head_dim);
+    const int64_t kv_width = m_.kv_heads_of(static_cast<int64_t>(l)) * m_.head_dim;
+    const auto kv_heads = m_.kv_head_of_each(static_cast<int64_t>(l));
+    Vector k = linear(layer + "self_attn.k_proj", x, kv_width);
     rotate(q, t);
     rotate(k, t);
     keys_[l].push_back(k);
-    values_[l].push_back(linear(layer + "self_attn.v_proj", x, m_.kv_heads * m_.head_dim));
+    values_[l].push_back(linear(layer + "self_attn.v_proj", x, kv_width));
     Vector out(q.size());
     for (size_t h = 0; h < static_cast<size_t>(m_.q_heads); ++h) {
-      const size_t kv = h / static_cast<size_t>(m_.q_heads / m_.kv_heads);
+      const auto kv = static_cast<size_t>(kv_heads[h]);
       double sum = 0;
       for (size_t s = 0; s <= t; ++s) {
         if (m_.window > 0 && t - s >= static_cast<size_t>(m_.window)) continue;

@@ -26,7 +26,9 @@ struct TinyLlama {
   int64_t mlp_width = 14;
   int64_t q_heads = 8;
   int64_t kv_heads = 8;
-  int64_t head_dim = 6;  ///< q_heads * head_dim is not width
+  std::vector<int64_t> layer_kv_heads = {};            ///< one per layer, in place of kv_heads
+  std::vector<std::vector<int64_t>> group_sizes = {};  ///< as ModelConfig's
+  int64_t head_dim = 6;                                ///< q_heads * head_dim is not width
   int64_t vocab_size = 19;
   bool tied_head = true;
   bool attention_bias = false;
@@ -38,6 +40,22 @@ struct TinyLlama {
   uint32_t seed = 1;
   Json extra = Json::object();         ///< more fields of config.json, put in front
   std::vector<RawTensor> others = {};  ///< more tensors
+
+  int64_t kv_heads_of(int64_t layer) const {
+    return layer_kv_heads.empty() ? kv_heads : layer_kv_heads[static_cast<size_t>(layer)];
+  }
+  /// The KV head that each query head of a layer reads.
+  std::vector<int64_t> kv_head_of_each(int64_t layer) const {
+    const auto n = kv_heads_of(layer);
+    std::vector<int64_t> sizes;
+    if (!group_sizes.empty()) sizes = group_sizes[static_cast<size_t>(layer)];
+    if (sizes.empty()) sizes.assign(static_cast<size_t>(n), q_heads / n);
+    std::vector<int64_t> heads;
+    for (size_t g = 0; g < sizes.size(); ++g) {
+      for (int64_t i = 0; i < sizes[g]; ++i) heads.push_back(static_cast<int64_t>(g));
+    }
+    return heads;
+  }
 };
 
 inline std::vector<float> random_values(int64_t n, std::mt19937& random) {
@@ -65,11 +83,11 @@ inline std::vector<RawTensor> tiny_tensors(const TinyLlama& m) {
     if (bias) add(name + ".bias", {out});
   };
   const int64_t q = m.q_heads * m.head_dim;
-  const int64_t kv = m.kv_heads * m.head_dim;
   if (!m.tied_head) add("lm_head.weight", {m.vocab_size, m.width});
   add("model.embed_tokens.weight", {m.vocab_size, m.width});
   for (int64_t l = 0; l < m.n_layers; ++l) {  // in alphabetical order, as files have them
     const std::string layer = fmt::format("model.layers.{}.", l);
+    const int64_t kv = m.kv_heads_of(l) * m.head_dim;
     add(layer + "input_layernorm.weight", {m.width});
     linear(layer + "mlp.down_proj", m.width, m.mlp_width, m.mlp_bias);
     linear(layer + "mlp.gate_proj", m.mlp_width, m.width, m.mlp_bias);
@@ -94,6 +112,12 @@ inline Json tiny_config(const TinyLlama& m) {
   config["intermediate_size"] = m.mlp_width;
   config["num_attention_heads"] = m.q_heads;
   config["num_key_value_heads"] = m.kv_heads;
+  if (!m.layer_kv_heads.empty()) config["num_key_value_heads"] = m.layer_kv_heads;
+  if (!m.group_sizes.empty()) {
+    for (const auto& sizes : m.group_sizes) {
+      config["gqa_group_sizes"].push_back(sizes.empty() ? Json() : Json(sizes));
+    }
+  }
   config["head_dim"] = m.head_dim;
   config["vocab_size"] = m.vocab_size;
   config["max_position_embeddings"] = m.max_positions;

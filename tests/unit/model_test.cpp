@@ -25,7 +25,13 @@ std::vector<TinyLlama> variants() {
   TinyLlama brain{.dtype = DType::bf16};
   TinyLlama windowed{.kv_heads = 4, .tied_head = false, .window = 7};
   TinyLlama itself_alone{.window = 1};
-  return {grouped, biased, half, brain, windowed, itself_alone, TinyLlama{}};
+  TinyLlama per_layer{.n_layers = 3, .layer_kv_heads = {2, 8, 1}, .attention_bias = true};
+  TinyLlama unequal{
+      .n_layers = 3, .layer_kv_heads = {3, 4, 5}, .group_sizes = {{3, 1, 4}, {}, {1, 1, 4, 1, 1}}};
+  TinyLlama unequal_windowed{
+      .q_heads = 7, .layer_kv_heads = {2, 7}, .group_sizes = {{6, 1}, {}}, .window = 7};
+  return {grouped, biased,           half,       brain, windowed, itself_alone, per_layer,
+          unequal, unequal_windowed, TinyLlama{}};
 }
 
 std::vector<int32_t> some_tokens(int64_t n) {
