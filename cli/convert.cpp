@@ -20,8 +20,9 @@ int run_convert(const ConvertArgs& args) {
     options = read_recipe(args.recipe, args.model);
     options.output.force = args.options.output.force;
     options.output.resume = args.options.output.resume;
-  } else if (options.kv_heads == 0) {
-    throw Error(ErrorKind::usage, "--kv-heads N is missing (or --recipe FILE)");
+  } else if (options.kv_heads == 0 && !options.grouping.starts_with("manual:")) {
+    throw Error(ErrorKind::usage,
+                "--kv-heads N is missing (or --recipe FILE, or --grouping manual:FILE)");
   }
   options.output.threads = args.common.threads;
   return run_export(args, options.output, [&](const Progress& progress) {
@@ -32,13 +33,17 @@ int run_convert(const ConvertArgs& args) {
 /// The options that a recipe gives.
 std::vector<CLI::Option*> add_method(CLI::App& verb, ConvertOptions& options) {
   return {
-      add_value(verb, "--kv-heads", "N", "KV heads of the result, a divisor of the model's",
+      add_value(verb, "--kv-heads", "N",
+                "KV heads of the result, a divisor of the model's;\nwith manual:FILE by default as "
+                "many as it has groups",
                 [&options](const std::string& value) {
                   options.kv_heads = parse_integer("--kv-heads", value, 1, INT64_MAX);
                 }),
       add_value(verb, "--grouping", "HOW",
                 "Which KV heads become one: neighbour, random or manual:FILE;\ndefault: neighbour",
                 [&options](const std::string& value) { options.grouping = value; }),
+      verb.add_flag("--unequal", options.unequal, "Let groups of manual:FILE be of different sizes")
+          ->option_text(" "),
       add_value(verb, "--merge", "HOW", "How they become one: mean, first or random; default: mean",
                 [&options](const std::string& value) { options.merge = value; }),
       add_value(

@@ -23,12 +23,15 @@ struct ExportOptions {
 };
 
 struct ConvertOptions {
-  int64_t kv_heads = 0;                ///< of the result, in every layer
+  int64_t kv_heads = 0;  ///< of the result, in every layer; 0: as many as groups are given
   std::string grouping = "neighbour";  ///< neighbour | random | manual:FILE | manual
   std::string merge = "mean";          ///< mean | first | random
   uint64_t seed = 0;                   ///< of random grouping and merging
-  /// One per layer, for grouping "manual" and for that alone; order is kept as it stands.
+  /// One per layer, for grouping "manual" and for that alone; order is kept as it stands. Sizes
+  /// count KV heads of the source.
   std::vector<HeadGroups> explicit_groups = {};
+  /// Whether given groups may be of different sizes. Layers may differ in their number anyway.
+  bool unequal = false;
   ExportOptions output = {};
 };
 
@@ -60,8 +63,9 @@ class Conversion {
   /// force), is inside the source or around it, its parent can't be written or lacks room.
   void check(const std::filesystem::path& out) const;
 
-  /// `out` becomes a Hugging Face folder: config, weights, tokenizer files, recipe, model card. It
-  /// is written beside itself, synced and renamed last, so it is there whole or not at all. The
+  /// `out` becomes a Hugging Face folder: config, weights, tokenizer files, recipe, model card. Where
+  /// layers differ in KV heads, or groups are unequal, transformers runs it with the modelling code
+  /// that lies in it (trust_remote_code), and refuses it without. It is written beside itself, synced and renamed last, so it is there whole or not at all. The
   /// same source and options give the same bytes. Throws Error: as check(), io where writing fails,
   /// bad_data for a weight that is not finite or does not fit the wanted dtype.
   void write(const std::filesystem::path& out, const Progress& progress = {}) const;

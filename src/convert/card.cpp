@@ -4,6 +4,7 @@
 #include <string_view>
 
 #include "convert/merge.h"
+#include "convert/modelling_code.h"
 #include "convert/recipe.h"
 #include "core/fail.h"
 #include "core/text.h"
@@ -33,10 +34,19 @@ std::string_view next_line(std::string_view& text) {
   return line;
 }
 
-/// "8", or "[8, 4, 2]" where layers differ.
-std::string heads_text(const std::vector<int64_t>& kv_heads) {
-  const bool even = std::ranges::count(kv_heads, kv_heads[0]) == std::ssize(kv_heads);
-  return even ? fmt::format("{}", kv_heads[0]) : shape_text(kv_heads);
+/// The value of all layers, or "[8, 4, 2]" where they differ.
+template <typename T>
+std::string layers_text(const std::vector<T>& layers) {
+  const bool same = std::ranges::count(layers, layers[0]) == std::ssize(layers);
+  return same ? fmt::format("{}", layers[0]) : shape_text(layers);
+}
+
+/// Query heads of each KV head: "4", "[3, 5]", or a value per layer.
+std::string sizes_text(const ModelConfig& config) {
+  std::vector<std::string> layers;
+  for (int64_t l = 0; l < config.n_layers; ++l)
+    layers.push_back(layers_text(config.sizes_of_groups(l)));
+  return layers_text(layers);
 }
 
 /// The options that both verbs have, as flags.
@@ -83,8 +93,10 @@ std::string front_matter(const ExportJob& job) {
       "tags:\n"
       "- gqa\n"
       "- grouped-query-attention\n"
+      "{}"
       "---\n\n",
-      Json(job.source.name).dump(), license_lines(job.source.dir / "README.md"));
+      Json(job.source.name).dump(), license_lines(job.source.dir / "README.md"),
+      job.plan.result.is_uniform() ? "" : "- custom_code\n");
 }
 
 std::string table(const ExportJob& job) {
@@ -94,7 +106,8 @@ std::string table(const ExportJob& job) {
   };
   return row("", job.source.name, "this model") + row("---", "---", "---") +
          row("query heads", plan.source.q_heads, plan.result.q_heads) +
-         row("KV heads", heads_text(plan.source.kv_heads), heads_text(plan.result.kv_heads)) +
+         row("KV heads", layers_text(plan.source.kv_heads), layers_text(plan.result.kv_heads)) +
+         row("query heads of each KV head", sizes_text(plan.source), sizes_text(plan.result)) +
          row("KV bytes per token", plan.source_kv_bytes_per_token, plan.result_kv_bytes_per_token);
 }
 
@@ -121,22 +134,42 @@ std::string warning(const ExportJob& job) {
       quoted(job.source.name));
 }
 
+/// Who can run a model that no class of transformers' own can be.
+std::string own_code(const ExportJob& job) {
+  const ModelConfig& result = job.plan.result;
+  return fmt::format(
+      "This model has {}. transformers' own `{}` classes have no such models: it runs this one "
+      "with the "
+      "code in `{}`, once you have read and trust it, and refuses it without. `gqa expand` makes a "
+      "multi-head model of it that needs no code.\n\n",
+      result.has_unequal_groups() ? "groups of different sizes"
+                                  : "layers with different numbers of KV heads",
+      result.model_type, modelling_code_name);
+}
+
 std::string usage(const ExportJob& job) {
+  const bool plain = job.plan.result.is_uniform();
   const char* no_tokenizer = "The source has no `tokenizer.json`, so this folder has none.\n\n";
   const auto& carried = job.source.carried;
   const bool has_tokenizer = std::ranges::find(carried, "tokenizer.json") != carried.end();
+  const auto from_folder = [&](std::string_view what) {
+    return fmt::format("{}.from_pretrained(\"path/to/this/folder\"{})\n", what,
+                       plain ? "" : ", trust_remote_code=True");
+  };
   return fmt::format(
       "## Use\n\n"
+      "{}"
       "```python\n"
       "from transformers import AutoModelForCausalLM{}\n\n"
-      "model = AutoModelForCausalLM.from_pretrained(\"path/to/this/folder\")\n"
+      "{}"
       "{}"
       "```\n\n"
       "{}"
       "## Reproduce\n\n"
       "```sh\n{}\n```\n",
-      has_tokenizer ? ", AutoTokenizer" : "",
-      has_tokenizer ? "tokenizer = AutoTokenizer.from_pretrained(\"path/to/this/folder\")\n" : "",
+      plain ? "" : own_code(job), has_tokenizer ? ", AutoTokenizer" : "",
+      from_folder("model = AutoModelForCausalLM"),
+      has_tokenizer ? from_folder("tokenizer = AutoTokenizer") : "",
       has_tokenizer ? "" : no_tokenizer, command(job));
 }
 
@@ -166,7 +199,7 @@ std::string model_card(const ExportJob& job) {
   const std::string title = job.verb == "expand"
                                 ? fmt::format("{}, multi-head", job.source.name)
                                 : fmt::format("{} with {} KV heads", job.source.name,
-                                              heads_text(job.plan.result.kv_heads));
+                                              layers_text(job.plan.result.kv_heads));
   return front_matter(job) + fmt::format("# {}\n\n", title) +
          fmt::format(
              "Made by `gqa {}` from `{}`: grouped-query attention, in which query heads "

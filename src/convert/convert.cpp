@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <numeric>
 #include <utility>
 
 #include "convert/export.h"
@@ -12,15 +13,27 @@ namespace gqa {
 namespace {
 
 /// The query heads in their new order: those of a group's first KV head, of its second, and so on.
-std::vector<int64_t> query_order(const HeadGroups& groups, int64_t q_heads, int64_t kv_heads) {
-  const int64_t per_kv_head = q_heads / kv_heads;
+/// `sizes`: query heads of each KV head of the source.
+std::vector<int64_t> query_order(const HeadGroups& groups, const std::vector<int64_t>& sizes) {
+  std::vector<int64_t> first(sizes.size());
+  std::exclusive_scan(sizes.begin(), sizes.end(), first.begin(), int64_t{0});
   std::vector<int64_t> order;
   for (const auto& group : groups) {
     for (const int64_t kv_head : group) {
-      for (int64_t i = 0; i < per_kv_head; ++i) order.push_back(kv_head * per_kv_head + i);
+      for (int64_t i = 0; i < sizes[kv_head]; ++i) order.push_back(first[kv_head] + i);
     }
   }
   return order;
+}
+
+/// Query heads of each group.
+std::vector<int64_t> merged_sizes(const HeadGroups& groups, const std::vector<int64_t>& sizes) {
+  std::vector<int64_t> merged;
+  for (const auto& group : groups) {
+    merged.push_back(0);
+    for (const int64_t kv_head : group) merged.back() += sizes[kv_head];
+  }
+  return merged;
 }
 
 /// Merges a layer when the first of its new tensors is asked for, and keeps what was not asked for
@@ -69,8 +82,7 @@ void rewrite_layer(const ExportJob& job, int64_t layer, Rewrites& rewrites) {
   const std::optional<DType> dtype = job.options.output.dtype;
   const AttentionTensors a = attention_tensors(job.source.checkpoint, layer);
   const auto merge = std::make_shared<LazyMerge>(job, layer, a);
-  const HeadGather order{query_order(groups, config.q_heads, config.kv_heads[layer]),
-                         config.q_heads, 0};
+  const HeadGather order{query_order(groups, config.sizes_of_groups(layer)), config.q_heads, 0};
   HeadGather columns = order;
   columns.axis = 1;
 
@@ -101,8 +113,12 @@ Conversion plan_convert(const std::filesystem::path& source, const ConvertOption
   const ModelConfig& config = job.source.config;
   job.plan.groups = make_groups(config, options);
   Rewrites rewrites;
-  for (int64_t l = 0; l < config.n_layers; ++l) rewrite_layer(job, l, rewrites);
-  finish_job(job, std::move(rewrites), std::vector<int64_t>(config.n_layers, options.kv_heads));
+  std::vector<std::vector<int64_t>> sizes;
+  for (int64_t l = 0; l < config.n_layers; ++l) {
+    rewrite_layer(job, l, rewrites);
+    sizes.push_back(merged_sizes(job.plan.groups[l], config.sizes_of_groups(l)));
+  }
+  finish_job(job, std::move(rewrites), sizes);
   return Conversion(std::make_unique<const ExportJob>(std::move(job)));
 }
 

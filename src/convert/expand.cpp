@@ -7,10 +7,10 @@
 namespace gqa {
 namespace {
 
-/// Query head h of a layer reads this KV head.
-HeadGroups kv_head_of_each_query_head(int64_t q_heads, int64_t kv_heads) {
+/// Query head h of a layer reads this KV head. `sizes`: query heads of each.
+HeadGroups kv_head_of_each_query_head(const std::vector<int64_t>& sizes) {
   HeadGroups groups;
-  for (int64_t h = 0; h < q_heads; ++h) groups.push_back({h / (q_heads / kv_heads)});
+  for (int64_t g = 0; g < std::ssize(sizes); ++g) groups.insert(groups.end(), sizes[g], {g});
   return groups;
 }
 
@@ -34,10 +34,11 @@ Conversion plan_expand(const std::filesystem::path& source, const ExportOptions&
   const ModelConfig& config = job.source.config;
   Rewrites rewrites;
   for (int64_t l = 0; l < config.n_layers; ++l) {
-    job.plan.groups.push_back(kv_head_of_each_query_head(config.q_heads, config.kv_heads[l]));
+    job.plan.groups.push_back(kv_head_of_each_query_head(config.sizes_of_groups(l)));
     rewrite_layer(job, l, rewrites);
   }
-  finish_job(job, std::move(rewrites), std::vector<int64_t>(config.n_layers, config.q_heads));
+  const std::vector<int64_t> one_each(config.q_heads, 1);
+  finish_job(job, std::move(rewrites), std::vector(config.n_layers, one_each));
   return Conversion(std::make_unique<const ExportJob>(std::move(job)));
 }
 

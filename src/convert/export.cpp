@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "convert/modelling_code.h"
 #include "convert/place.h"
 #include "convert/write_folder.h"
 #include "convert/write_weights.h"
@@ -55,6 +56,17 @@ int64_t bytes_in(const fs::path& dir) {
   return bytes;
 }
 
+void set_groups(ModelConfig& config, const std::vector<std::vector<int64_t>>& sizes) {
+  config.kv_heads.clear();
+  config.group_sizes = sizes;
+  for (auto& layer : config.group_sizes) {
+    config.kv_heads.push_back(std::ssize(layer));
+    const bool equal = std::ranges::count(layer, layer.front()) == std::ssize(layer);
+    if (equal) layer.clear();
+  }
+  if (!config.has_unequal_groups()) config.group_sizes.clear();
+}
+
 }  // namespace
 
 ExportJob open_job(std::string verb, const fs::path& source, const ConvertOptions& options) {
@@ -76,7 +88,7 @@ ExportJob open_job(std::string verb, const fs::path& source, const ConvertOption
   return job;
 }
 
-void finish_job(ExportJob& job, Rewrites rewrites, std::vector<int64_t> kv_heads) {
+void finish_job(ExportJob& job, Rewrites rewrites, const std::vector<std::vector<int64_t>>& sizes) {
   for (const Tensor* tensor : job.source.tensors) {
     const auto rewrite = rewrites.find(tensor);
     job.tensors.push_back(rewrite == rewrites.end() ? copy_tensor(*tensor, job.options.output.dtype)
@@ -84,7 +96,13 @@ void finish_job(ExportJob& job, Rewrites rewrites, std::vector<int64_t> kv_heads
   }
   ConvertPlan& plan = job.plan;
   plan.result = plan.source;
-  plan.result.kv_heads = std::move(kv_heads);
+  set_groups(plan.result, sizes);
+  if (!plan.result.is_uniform()) {
+    plan.notes.push_back(
+        fmt::format("no class of transformers is such a model: it runs {} with "
+                    "trust_remote_code=True, and refuses the model without",
+                    modelling_code_name));
+  }
   const DType source_dtype = default_kv_dtype(job.source.checkpoint);
   const DType result_dtype = job.options.output.dtype.value_or(source_dtype);
   plan.source_kv_bytes_per_token = kv_bytes_per_token(plan.source, source_dtype);

@@ -29,7 +29,8 @@ using Rewrites = std::map<const Tensor*, OutputTensor>;
 /// Opens the source and starts its plan. Throws Error (usage) for output options out of range.
 ExportJob open_job(std::string verb, const std::filesystem::path& source,
                    const ConvertOptions& options);
-/// Completes the job and its plan; kv_heads: per layer, of the result.
-void finish_job(ExportJob& job, Rewrites rewrites, std::vector<int64_t> kv_heads);
+/// Completes the job and its plan; `sizes`: of the result, per layer, the query heads of each KV
+/// head.
+void finish_job(ExportJob& job, Rewrites rewrites, const std::vector<std::vector<int64_t>>& sizes);
 
 }  // namespace gqa

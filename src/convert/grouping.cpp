@@ -47,15 +47,14 @@ constexpr GroupingMethod methods[] = {{"neighbour", group_neighbours}, {"random"
 std::vector<HeadGroups> explicit_groups(const ModelConfig& config, const ConvertOptions& options) {
   require(!options.explicit_groups.empty(),
           "grouping `manual` needs groups: give `manual:FILE`, or explicit_groups");
-  check_groups(options.explicit_groups, "explicit_groups", config, options.kv_heads,
-               ErrorKind::usage);
+  check_groups(options.explicit_groups, "explicit_groups", config, options, ErrorKind::usage);
   return options.explicit_groups;
 }
 
 std::vector<HeadGroups> groups_from_file(const ModelConfig& config, const ConvertOptions& options) {
   const std::filesystem::path file = options.grouping.substr(manual_prefix.size());
   require(!file.empty(), "grouping `manual:` needs a file: `manual:FILE`");
-  return parse_groups(read_json(file), file.string(), config, options.kv_heads);
+  return parse_groups(read_json(file), file.string(), config, options);
 }
 
 }  // namespace
@@ -63,7 +62,15 @@ std::vector<HeadGroups> groups_from_file(const ModelConfig& config, const Conver
 std::span<const GroupingMethod> grouping_methods() { return methods; }
 
 std::vector<HeadGroups> make_groups(const ModelConfig& config, const ConvertOptions& options) {
-  check_kv_heads(config, options.kv_heads);
+  const bool given = options.grouping == manual_name || options.grouping.starts_with(manual_prefix);
+  require(
+      given || !options.unequal,
+      "unequal groups have to be given (grouping `manual:FILE`); grouping `{}` makes equal ones",
+      options.grouping);
+  // As many KV heads as groups are given, or any number of unequal ones.
+  const bool follows =
+      given && (options.kv_heads == 0 || (options.unequal && options.kv_heads > 0));
+  if (!follows) check_kv_heads(config, options.kv_heads);
   if (options.grouping == manual_name) return explicit_groups(config, options);
   require(options.explicit_groups.empty(),
           "explicit_groups go with grouping `manual` alone, not with `{}`", options.grouping);

@@ -41,12 +41,12 @@ void check_kv_heads(const ModelConfig& config, int64_t kv_heads);
 
 /// Groups as JSON holds them: one list of groups for every layer, or one such list per layer.
 /// Throws Error (bad_data, naming `where`, layer and head) unless each layer's groups part its KV
-/// heads into `kv_heads` groups of equal size.
+/// heads into options.kv_heads groups (0: any number), of equal size unless options.unequal.
 std::vector<HeadGroups> parse_groups(const Json& json, const std::string& where,
-                                     const ModelConfig& config, int64_t kv_heads);
+                                     const ModelConfig& config, const ConvertOptions& options);
 
 /// The same check for groups at hand, with an Error of the given kind.
 void check_groups(std::span<const HeadGroups> layers, const std::string& where,
-                  const ModelConfig& config, int64_t kv_heads, ErrorKind kind);
+                  const ModelConfig& config, const ConvertOptions& options, ErrorKind kind);
 
 }  // namespace gqa

@@ -1,4 +1,5 @@
 // Groups that a person or a recipe gives.
+#include <algorithm>
 #include <optional>
 
 #include "convert/grouping.h"
@@ -7,17 +8,31 @@
 namespace gqa {
 namespace {
 
-/// What keeps `groups` from parting heads 0 .. heads - 1 into n groups of equal size, if anything.
-std::optional<std::string> partition_problem(const HeadGroups& groups, int64_t heads, int64_t n) {
-  const auto count = [](const auto& list) { return static_cast<int64_t>(list.size()); };
-  if (n < 1 || heads % n != 0) return fmt::format("{} KV heads do not part into {}", heads, n);
-  if (count(groups) != n) return fmt::format("{} groups, expected {}", groups.size(), n);
-  std::vector<int64_t> group_of(heads, -1);
+/// What is wrong with the number or the sizes of groups of `heads` KV heads, if anything.
+std::optional<std::string> size_problem(const HeadGroups& groups, int64_t heads,
+                                        const ConvertOptions& options) {
+  const int64_t n = std::ssize(groups);
+  if (options.kv_heads != 0 && n != options.kv_heads) {
+    return fmt::format("{} groups, expected {}", n, options.kv_heads);
+  }
+  if (n == 0) return "0 groups, expected at least 1";
   for (int64_t g = 0; g < n; ++g) {
-    if (count(groups[g]) != heads / n) {
-      return fmt::format("group {} has {} heads, expected {} ({} KV heads in {} groups)", g,
-                         groups[g].size(), heads / n, heads, n);
-    }
+    if (groups[g].empty()) return fmt::format("group {} is empty", g);
+    const bool fits = heads % n == 0 && std::ssize(groups[g]) == heads / n;
+    if (fits || options.unequal) continue;
+    const std::string expected = heads % n == 0 ? fmt::format(", expected {}", heads / n) : "";
+    return fmt::format(
+        "group {} has {} heads{} ({} KV heads in {} groups): unequal groups have to be asked for "
+        "(--unequal)",
+        g, groups[g].size(), expected, heads, n);
+  }
+  return std::nullopt;
+}
+
+/// What keeps `groups` from parting heads 0 .. heads - 1, if anything.
+std::optional<std::string> partition_problem(const HeadGroups& groups, int64_t heads) {
+  std::vector<int64_t> group_of(heads, -1);
+  for (int64_t g = 0; g < std::ssize(groups); ++g) {
     for (const int64_t head : groups[g]) {
       if (head < 0 || head >= heads) {
         return fmt::format("group {}: head {} is not one of 0 to {}", g, head, heads - 1);
@@ -28,7 +43,9 @@ std::optional<std::string> partition_problem(const HeadGroups& groups, int64_t h
       group_of[head] = g;
     }
   }
-  return std::nullopt;
+  const auto missing = std::ranges::find(group_of, -1);
+  if (missing == group_of.end()) return std::nullopt;
+  return fmt::format("head {} is in no group", missing - group_of.begin());
 }
 
 std::string shown(const Json& json) {
@@ -68,7 +85,7 @@ bool is_per_layer(const Json& json) {
 }  // namespace
 
 std::vector<HeadGroups> parse_groups(const Json& json, const std::string& where,
-                                     const ModelConfig& config, int64_t kv_heads) {
+                                     const ModelConfig& config, const ConvertOptions& options) {
   std::vector<HeadGroups> layers;
   if (json.is_array() && is_per_layer(json)) {
     for (const Json& layer : json) {
@@ -77,19 +94,19 @@ std::vector<HeadGroups> parse_groups(const Json& json, const std::string& where,
   } else {
     layers.assign(config.n_layers, parse_layer(json, where));
   }
-  check_groups(layers, where, config, kv_heads, ErrorKind::bad_data);
+  check_groups(layers, where, config, options, ErrorKind::bad_data);
   return layers;
 }
 
 void check_groups(std::span<const HeadGroups> layers, const std::string& where,
-                  const ModelConfig& config, int64_t kv_heads, ErrorKind kind) {
+                  const ModelConfig& config, const ConvertOptions& options, ErrorKind kind) {
   if (static_cast<int64_t>(layers.size()) != config.n_layers) {
     fail(kind, "{}: groups of {} layers, expected {}", where, layers.size(), config.n_layers);
   }
   for (int64_t l = 0; l < config.n_layers; ++l) {
-    if (const auto problem = partition_problem(layers[l], config.kv_heads[l], kv_heads)) {
-      fail(kind, "{}: layer {}: {}", where, l, *problem);
-    }
+    auto problem = size_problem(layers[l], config.kv_heads[l], options);
+    if (!problem) problem = partition_problem(layers[l], config.kv_heads[l]);
+    if (problem) fail(kind, "{}: layer {}: {}", where, l, *problem);
   }
 }
 

@@ -34,9 +34,11 @@ Json options_json(const ExportJob& job) {
   const ConvertOptions& options = job.options;
   Json json;
   if (job.verb == "convert") {
-    json["kv_heads"] = options.kv_heads;
+    // null: as many as groups.
+    json["kv_heads"] = options.kv_heads == 0 ? Json() : Json(options.kv_heads);
     // Where the groups came from is not recorded: they stand below.
     json["grouping"] = options.grouping.substr(0, options.grouping.find(':'));
+    json["unequal"] = options.unequal;
     json["merge"] = options.merge;
     json["seed"] = options.seed;
   }
@@ -187,16 +189,20 @@ ConvertOptions read_recipe(const fs::path& recipe, const fs::path& source) {
   }
   const JsonFields given = fields.object("options");
   ConvertOptions options;
-  options.kv_heads = given.integer("kv_heads", 1, max_int64);
   options.grouping = read_method(given, "grouping", grouping_methods());
+  const bool manual = options.grouping == "manual";
+  if (!manual || given.has("kv_heads")) {
+    options.kv_heads = given.integer("kv_heads", 1, max_int64);
+  }
+  options.unequal = given.boolean("unequal", false);
   options.merge = read_method(given, "merge", merge_methods());
   options.seed = read_seed(given);
   options.output.dtype = read_dtype(given);
   options.output.max_shard_bytes = given.integer("max_shard_bytes", 1, max_int64);
   check_source(fields, source);
-  if (options.grouping == "manual") {
-    options.explicit_groups = parse_groups(fields.get("groups"), fields.where("groups"),
-                                           load_config(source), options.kv_heads);
+  if (manual) {
+    options.explicit_groups =
+        parse_groups(fields.get("groups"), fields.where("groups"), load_config(source), options);
   }
   return options;
 }

@@ -6,6 +6,7 @@
 
 #include "convert/card.h"
 #include "convert/file_hasher.h"
+#include "convert/modelling_code.h"
 #include "convert/recipe.h"
 #include "convert/write_weights.h"
 #include "core/fail.h"
@@ -18,12 +19,11 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// The source's config.json with the result's KV heads, head size and dtype; all else as it was.
+/// The source's config.json with the result's KV heads, head size and dtype, and with the model
+/// type that these need (modelling_code.h); all else as it was.
 Json result_config(const ExportJob& job) {
   Json config = job.source.config_json;
-  const std::vector<int64_t>& kv_heads = job.plan.result.kv_heads;
-  const bool even = std::ranges::count(kv_heads, kv_heads[0]) == std::ssize(kv_heads);
-  config["num_key_value_heads"] = even ? Json(kv_heads[0]) : Json(kv_heads);
+  set_model_type(config, job.plan.result);
   config["head_dim"] = job.plan.result.head_dim;
   if (job.options.output.dtype) {
     // Today's key is `dtype`; what was written before transformers 4.56 has `torch_dtype`.
@@ -49,6 +49,10 @@ std::vector<FileHash> write_other_files(const ExportJob& job, const fs::path& di
   std::vector<std::string> names = {"config.json", "README.md"};
   write_file(dir / "config.json", result_config(job).dump(2) + "\n");
   write_file(dir / "README.md", model_card(job));
+  if (!job.plan.result.is_uniform()) {
+    write_file(dir / modelling_code_name, std::string(modelling_code()));
+    names.emplace_back(modelling_code_name);
+  }
   for (const std::string& name : job.source.carried) {
     copy_file_synced(job.source.dir / name, dir / name);
     names.push_back(name);

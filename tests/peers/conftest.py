@@ -2,10 +2,14 @@
 
 import os
 import pathlib
+import tempfile
 
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+# Where transformers copies a folder's own code before it runs it; read when it is imported.
+MODULES = tempfile.TemporaryDirectory(prefix="gqa-peers-")
+os.environ["HF_MODULES_CACHE"] = MODULES.name
 
 
 @pytest.fixture(scope="session")

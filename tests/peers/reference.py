@@ -24,9 +24,16 @@ def gqa(*args):
 
 
 def load(folder):
-    """The model in float32; every tensor of the folder used, and none missing."""
+    """The model in float32; every tensor of the folder used, and none missing. A folder's own code
+    is run where it is what gqa put there."""
+    own_code = pathlib.Path(folder) / "modeling_gqa.py"
+    ours = ROOT / "src/convert/modeling_gqa.py"
     model, info = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float32, attn_implementation="eager", output_loading_info=True
+        folder,
+        dtype=torch.float32,
+        attn_implementation="eager",
+        output_loading_info=True,
+        trust_remote_code=own_code.exists() and own_code.read_bytes() == ours.read_bytes(),
     )
     assert not any(info.values()), info
     return model.eval()
