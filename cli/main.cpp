@@ -26,10 +26,11 @@ struct Verb {
   const char* summary;
   Run (*declare)(CLI::App&);
 };
-constexpr std::array<Verb, 8> verbs{{
+constexpr std::array<Verb, 9> verbs{{
     {"inspect", "Show a model's heads, KV bytes per token and head similarity", declare_inspect},
     {"convert", "Make a grouped-query checkpoint with fewer KV heads", declare_convert},
     {"expand", "Make a multi-head checkpoint of a grouped-query one, exactly", declare_expand},
+    {"export", "Write a model as a GGUF file for llama.cpp", declare_export},
     {"eval", "Measure how well a model predicts a text", declare_eval},
     {"generate", "Continue a prompt, or many together", declare_generate},
     {"bench", "Time attention or a model beside this machine's ceilings", declare_bench},

@@ -13,6 +13,7 @@ using Run = std::function<int()>;
 Run declare_inspect(CLI::App& verb);
 Run declare_convert(CLI::App& verb);
 Run declare_expand(CLI::App& verb);
+Run declare_export(CLI::App& verb);
 Run declare_eval(CLI::App& verb);
 Run declare_generate(CLI::App& verb);
 Run declare_bench(CLI::App& verb);

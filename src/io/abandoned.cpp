@@ -39,15 +39,15 @@ std::optional<pid_t> process_of(std::string_view name, const std::string& prefix
 
 bool is_dead(pid_t pid) { return ::kill(pid, 0) != 0 && errno == ESRCH; }
 
-int open_folder(const fs::path& folder) {
-  return ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+int open_for_lock(const fs::path& path) {
+  return ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
 }
 
-void remove_unused(const fs::path& folder) {
-  const int fd = open_folder(folder);
+void remove_unused(const fs::path& path) {
+  const int fd = open_for_lock(path);
   if (fd < 0) return;
   std::error_code ignored;
-  if (::flock(fd, LOCK_EX | LOCK_NB) == 0) fs::remove_all(folder, ignored);
+  if (::flock(fd, LOCK_EX | LOCK_NB) == 0) fs::remove_all(path, ignored);
   ::close(fd);
 }
 
@@ -57,7 +57,7 @@ std::string name_in_use(const std::string& prefix, int n) {
   return fmt::format("{}-{}-{}", prefix, ::getpid(), n);
 }
 
-InUse::InUse(const fs::path& folder) : fd_(open_folder(folder)) {
+InUse::InUse(const fs::path& path) : fd_(open_for_lock(path)) {
   if (fd_ >= 0) static_cast<void>(::flock(fd_, LOCK_SH | LOCK_NB));
 }
 
@@ -73,7 +73,7 @@ void remove_abandoned(const fs::path& parent, const std::string& prefix) {
     const auto pid = process_of(it->path().filename().string(), prefix);
     if (pid && is_dead(*pid)) abandoned.push_back(it->path());
   }
-  for (const fs::path& folder : abandoned) remove_unused(folder);
+  for (const fs::path& path : abandoned) remove_unused(path);
 }
 
 }  // namespace gqa

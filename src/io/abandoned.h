@@ -1,4 +1,4 @@
-// Folders that a killed process left behind.
+// What a killed process left behind.
 #pragma once
 
 #include <filesystem>
@@ -9,11 +9,11 @@ namespace gqa {
 /// "PREFIX-PID-N": a name that remove_abandoned() knows.
 std::string name_in_use(const std::string& prefix, int n);
 
-/// Says for as long as it lives that a folder is in use: other machines and containers number
-/// processes in their own ways. Where a file system can't lock folders, it says nothing.
+/// Says for as long as it lives that a folder or file is in use: other machines and containers number
+/// processes in their own ways. Where a file system can't lock, it says nothing.
 class InUse {
  public:
-  explicit InUse(const std::filesystem::path& folder);
+  explicit InUse(const std::filesystem::path& path);
   ~InUse();
   InUse(const InUse&) = delete;
   InUse& operator=(const InUse&) = delete;
@@ -22,7 +22,7 @@ class InUse {
   int fd_;
 };
 
-/// Removes the folders in `parent` of that prefix whose process is dead and that no one says are in
+/// Removes the folders and files in `parent` of that prefix whose process is dead and that no one says are in
 /// use. What can't be removed stays.
 void remove_abandoned(const std::filesystem::path& parent, const std::string& prefix);
 

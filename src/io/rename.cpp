@@ -55,6 +55,8 @@ void rename_to_free(const fs::path& from, const fs::path& to) {
   rename_plainly(from, to);
 }
 
+void replace_file(const fs::path& from, const fs::path& to) { rename_plainly(from, to); }
+
 void sync_folder(const fs::path& dir) {
   const int fd = ::open(dir.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (fd < 0) fail(ErrorKind::io, "{}: can't open: {}", dir.string(), errno_text(errno));

@@ -1,7 +1,6 @@
 #include "io/staging.h"
 
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include <cerrno>
 #include <utility>
@@ -10,39 +9,13 @@
 #include "core/fail.h"
 #include "core/mapped_file.h"
 #include "io/output_file.h"
+#include "io/output_place.h"
 #include "io/rename.h"
 
 namespace gqa {
 namespace {
 
 namespace fs = std::filesystem;
-
-bool is_there(const fs::path& path) {
-  std::error_code ignored;
-  return fs::exists(fs::symlink_status(path, ignored));
-}
-
-/// The target's absolute path, without a trailing slash and without symbolic links: what is renamed
-/// must be the folder itself. The parent must exist.
-fs::path resolve(const fs::path& target) {
-  std::error_code error;
-  fs::path path = fs::absolute(target, error);
-  if (target.empty() || error) {
-    fail(ErrorKind::cannot_create, "`{}`: not a path for a folder", target.string());
-  }
-  while (!path.has_filename() && path.has_relative_path()) path = path.parent_path();
-  if (is_there(path)) {
-    fs::path real = fs::canonical(path, error);
-    if (!error) return real;
-    fail(ErrorKind::cannot_create, "{}: can't follow the link: {}", path.string(), error.message());
-  }
-  const fs::path parent = fs::canonical(path.parent_path(), error);
-  if (error) {
-    fail(ErrorKind::cannot_create, "{}: can't create: its parent folder {}: {}", path.string(),
-         path.parent_path().string(), error.message());
-  }
-  return parent / path.filename();
-}
 
 void check_resolved(const fs::path& target, bool force) {
   if (is_there(target)) {
@@ -57,21 +30,7 @@ void check_resolved(const fs::path& target, bool force) {
            target.string());
     }
   }
-  const fs::path parent = target.parent_path();
-  if (std::error_code ignored; !fs::is_directory(parent, ignored)) {
-    fail(ErrorKind::cannot_create, "{}: its parent {} is not a folder", target.string(),
-         parent.string());
-  }
-  if (::access(parent.c_str(), W_OK | X_OK) != 0) {
-    fail(ErrorKind::cannot_create, "{}: can't write to its parent folder {}: {}", target.string(),
-         parent.string(), errno_text(errno));
-  }
-}
-
-/// Of a hidden folder beside the target, so that the last rename stays in one file system.
-std::string partial_name(const fs::path& target) {
-  constexpr size_t name_bytes = 200;  // of the 255 that a name may have
-  return fmt::format(".{}.partial", target.filename().string().substr(0, name_bytes));
+  check_parent(target);
 }
 
 [[noreturn]] void fail_beside(const fs::path& target, int code) {
@@ -95,16 +54,16 @@ void copy_file_synced(const fs::path& from, const fs::path& to) {
 }
 
 void StagingDir::check(const fs::path& target, bool force) {
-  check_resolved(resolve(target), force);
+  check_resolved(resolve_target(target), force);
 }
 
 fs::path StagingDir::kept_path(const fs::path& target) {
-  const fs::path resolved = resolve(target);
+  const fs::path resolved = resolve_target(target);
   return resolved.parent_path() / partial_name(resolved);
 }
 
 StagingDir::StagingDir(const fs::path& target, bool force, Unfinished unfinished)
-    : target_(resolve(target)), force_(force), unfinished_(unfinished) {
+    : target_(resolve_target(target)), force_(force), unfinished_(unfinished) {
   check_resolved(target_, force_);
   const std::string name = partial_name(target_);
   remove_abandoned(target_.parent_path(), name);
