@@ -50,6 +50,7 @@ class GqaCase(unittest.TestCase):
         return {
             "convert": ["convert", model, self.root / "out", "--kv-heads", "2"],
             "expand": ["expand", model, self.root / "out"],
+            "export": ["export", model, self.root / "out.gguf"],
             "eval": ["eval", model, "--text", self.text],
             "generate": ["generate", model, "--prompt", "Once", "--max-tokens", "4"],
             "inspect": ["inspect", model],

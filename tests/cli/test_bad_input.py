@@ -8,8 +8,8 @@ import unittest
 from gqa_case import GqaCase
 from model_folder import SOURCE
 
-ALL = ("convert", "expand", "eval", "generate", "inspect", "verify")
-TOKENIZING = ("convert", "expand", "eval", "generate", "verify")
+ALL = ("convert", "expand", "export", "eval", "generate", "inspect", "verify")
+TOKENIZING = ("convert", "expand", "export", "eval", "generate", "verify")
 
 
 class Sound(GqaCase):

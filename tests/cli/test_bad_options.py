@@ -8,7 +8,7 @@ import unittest
 
 from gqa_case import GqaCase
 
-ALL = ("convert", "expand", "eval", "generate", "inspect", "verify")
+ALL = ("convert", "expand", "export", "eval", "generate", "inspect", "verify")
 
 
 class BadOptions(GqaCase):
@@ -122,10 +122,12 @@ class BadPlaces(GqaCase):
             verb, *options = args
             command = [verb, self.folder, self.root / "out", *options]
             self.refused(74, command, ("model.safetensors",), preexec_fn=limit)
+        command = ["export", self.folder, self.root / "out.gguf"]
+        self.refused(74, command, ("out.gguf",), preexec_fn=limit)
 
     def test_full_stdout(self):
         for verb, args in self.commands(self.folder).items():
-            if verb in ("convert", "expand"):
+            if verb in ("convert", "expand", "export"):
                 args = [*args, "--dry-run"]
             for options in ([], ["--json"]):
                 with self.subTest(verb=verb, options=options), open("/dev/full", "wb") as full:

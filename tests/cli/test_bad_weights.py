@@ -9,8 +9,8 @@ import unittest
 from gqa_case import GqaCase
 from model_folder import ModelFolder, header_of, safetensors
 
-ALL = ("convert", "expand", "eval", "generate", "inspect", "verify")
-READ = ("convert", "expand", "eval", "generate", "verify")  # those that read every weight
+ALL = ("convert", "expand", "export", "eval", "generate", "inspect", "verify")
+READ = ("convert", "expand", "export", "eval", "generate", "verify")  # those that read every weight
 NORM = "model.norm.weight"
 Q = "model.layers.0.self_attn.q_proj.weight"
 
@@ -135,7 +135,7 @@ class BadTensors(GqaCase):
 
     def test_too_large_for_f16(self):
         model = self.model(lambda m: m.poke(Q, 5, 1e6))
-        for verb in ("convert", "expand"):
+        for verb in ("convert", "expand", "export"):
             self.refused(65, [*self.commands(model)[verb], "--dtype", "f16"], (Q, "f16"))
 
     def test_quantised(self):

@@ -5,7 +5,8 @@ import gqa_case
 from model_folder import SOURCE
 
 HELDOUT = SOURCE / "heldout.txt"
-VERBS = ["inspect", "convert", "expand", "eval", "generate", "bench", "verify", "doctor"]
+VERBS = ["inspect", "convert", "expand", "export", "eval", "generate", "bench", "verify",
+         "doctor"]
 
 
 class VerbCase(gqa_case.GqaCase):
