@@ -22,11 +22,14 @@ constexpr std::string_view space_mark = "\u2581";
 
 // ---- which tokenizer it is ----
 
+/// The patterns that matter match every character, so that to remove what lies between matches is
+/// to keep the matches.
 std::string split_text(const JsonFields& fields) {
   const Json& pattern = fields.get("pattern");
-  const bool plain = fields.string("behavior") == "Isolated" && !fields.boolean("invert", false) &&
-                     pattern.is_object() && pattern.contains("Regex") &&
-                     pattern["Regex"].is_string();
+  const bool matches =
+      fields.string("behavior") == (fields.boolean("invert", false) ? "Removed" : "Isolated");
+  const bool plain =
+      matches && pattern.is_object() && pattern.contains("Regex") && pattern["Regex"].is_string();
   if (!plain) return fields.json().dump();
   return fmt::format("Split({})", pattern["Regex"].get<std::string>());
 }
@@ -216,7 +219,7 @@ void fill_merges(GgufTokenizer& t, const TokenizerFile& file, const JsonFields& 
     refuse(top, normalizer, pre_tokenizer, ignore_merges);
   }
   if (t.pre == "tekken") {
-    t.notes.emplace_back("llama.cpp cuts words with letters beyond ASCII a little differently");
+    t.notes.emplace_back("llama.cpp cuts words with combining marks differently");
   }
   for (const auto& [left, right] : ranked_merges(file)) {
     if ((left + right).find(' ') != std::string::npos) {

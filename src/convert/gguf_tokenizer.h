@@ -31,7 +31,7 @@ struct GgufTokenizer {
 /// The tokenizer of a model with this many ids; the file is one that Tokenizer::load() accepts.
 /// Throws Error (bad_data, naming file and field) where llama.cpp would tokenize otherwise and no
 /// metadata can tell it how.
-GgufTokenizer gguf_tokenizer(const std::filesystem::path& file, int64_t vocab_size);
+GgufTokenizer gguf_tokenizer(const std::filesystem::path& path, int64_t vocab_size);
 
 /// Adds a tokenizer's lists.
 void add_tokenizer(GgufMetadata& metadata, const GgufTokenizer& tokenizer);

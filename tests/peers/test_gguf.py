@@ -5,6 +5,7 @@ import math
 import os
 import shutil
 import subprocess
+import unicodedata
 
 import numpy as np
 import pytest
@@ -221,8 +222,8 @@ def small_model(folder, tokenizer):
     return folder
 
 
-def split_words(pattern, **options):
-    words = pre_tokenizers.Split(Regex(pattern), "isolated")
+def split_words(pattern, behavior="isolated", **options):
+    words = pre_tokenizers.Split(Regex(pattern), behavior, invert=behavior == "removed")
     bytes_ = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     return texts.byte_level(pre_tokenizers.Sequence([words, bytes_]), **options)
 
@@ -248,12 +249,19 @@ def with_all_merges(**parts):
     return Tokenizer.from_str(json.dumps(data))
 
 
+TEKKEN = (
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
+    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*"
+    r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 TOKENIZERS = {
     "gpt-2": lambda: texts.byte_level(pre_tokenizers.ByteLevel(add_prefix_space=False)),
     "llama-bpe": lambda: split_words(texts.LLAMA3, ignore_merges=True),
     "smaug-bpe": lambda: split_words(texts.LLAMA3),
     "qwen2": lambda: split_words(texts.LLAMA3.replace("{1,3}", "")),
+    "removed": lambda: split_words(texts.LLAMA3.replace("{1,3}", ""), "removed"),
     "smollm": digits_apart,
+    "tekken": lambda: split_words(TEKKEN, ignore_merges=True),
     "never": lambda: with_all_merges(
         pre_tokenizer=pre_tokenizers.Metaspace(prepend_scheme="never", split=False)
     ),
@@ -279,6 +287,8 @@ def same_in_both(name, line):
     if name == "first":  # a space too many, as `gqa export` notes
         special = any(token in line for token in ("<s>", "</s>", "<unk>"))
         return line[:1] not in (" ", "\u2581") and not special
+    if name == "tekken":  # as it notes, too
+        return not any(unicodedata.category(c).startswith("M") for c in line)
     # It spells out both cases of 's, and so not the long s.
     return "'\u017f" not in line
 

@@ -25,7 +25,7 @@ class GgufErrors : public testing::Test {
   GgufErrors() { write({}); }
   void write(const TinyLlama& model) const { test::write_tiny(dir_ / "in", model); }
   /// The tiny model with one element of a tensor set.
-  void poke(TinyLlama model, std::string_view name, size_t element, float value) const {
+  void poke(const TinyLlama& model, std::string_view name, size_t element, float value) const {
     auto tensors = test::tiny_tensors(model);
     for (auto& t : tensors) {
       if (t.name == name) std::memcpy(t.data.data() + 4 * element, &value, sizeof value);
