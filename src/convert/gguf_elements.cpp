@@ -18,9 +18,10 @@ std::optional<int64_t> encode_q8_0(const float* values, std::byte* out) {
     if (std::abs(values[i]) > std::abs(values[largest])) largest = i;
   }
   const float scale = std::abs(values[largest]) / 127.0f;
-  const float inverse = scale != 0.0f ? 1.0f / scale : 0.0f;
+  // Of a scale whose inverse overflows nothing is left in f16: such blocks are zeros.
+  const float inverse = scale >= 0x1p-126f ? 1.0f / scale : 0.0f;
   const uint16_t stored = f32_to_f16(scale);
-  if (!std::isfinite(f16_to_f32(stored)) || !std::isfinite(inverse)) return largest;
+  if (!std::isfinite(f16_to_f32(stored))) return largest;
   std::memcpy(out, &stored, sizeof stored);
   for (int64_t i = 0; i < q8_0_block; ++i) {
     out[sizeof stored + i] = static_cast<std::byte>(std::lround(values[i] * inverse));

@@ -5,8 +5,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 
+#include "convert/gguf_elements.h"
 #include "convert/gguf_metadata.h"
 #include "support/expect_error.h"
 #include "support/read_gguf.h"
@@ -235,6 +237,25 @@ TEST_F(Gguf, Q8_0) {
       EXPECT_NEAR(t.values[i], (*from)[i], 0.5 / 127 + 0x1p-11 + 1e-6);
     }
   }
+}
+
+TEST_F(Gguf, TiesOfQ8_0GoAwayFromZero) {
+  std::vector<float> x(32, 0.0f);
+  const std::vector<float> first = {127, 0.5f, 1.5f, 2.5f, -0.5f, -1.5f, 126.5f};
+  std::ranges::copy(first, x.begin());
+  std::vector<std::byte> block(34);
+  EXPECT_FALSE(encode_gguf_row(x.data(), 32, GgufDType::q8_0, block.data()));
+  const std::vector<int> want = {127, 1, 2, 3, -1, -2, 127, 0};
+  for (size_t i = 0; i < want.size(); ++i) {
+    EXPECT_EQ(static_cast<int8_t>(block[2 + i]), want[i]) << x[i];
+  }
+}
+
+TEST_F(Gguf, BlocksTooSmallForAScaleAreZeros) {
+  const std::vector<float> x(32, 1e-41f);
+  std::vector<std::byte> block(34, std::byte{1});
+  EXPECT_FALSE(encode_gguf_row(x.data(), 32, GgufDType::q8_0, block.data()));
+  EXPECT_EQ(block, std::vector<std::byte>(34));
 }
 
 TEST_F(Gguf, RowsThatAreNoWholeBlocksAreF16) {
