@@ -48,18 +48,18 @@ std::vector<std::vector<double>> naive_logits(TinyLlama m, const std::filesystem
 TEST(PerLayer, TheResultFollowsFromTheGroups) {
   const TempDir dir;
   const auto in = write_tiny(dir / "in", {});
-  const ConvertPlan plan = plan_convert(in, given(per_layer));
+  const ConvertPlan plan = plan_convert(in, given(per_layer)).plan();
   EXPECT_EQ(plan.groups, per_layer);
   EXPECT_EQ(plan.result.kv_heads, (std::vector<int64_t>{2, 4}));
   EXPECT_TRUE(plan.result.group_sizes.empty());
   EXPECT_EQ(plan.result_kv_bytes_per_token, 2 * (2 + 4) * 6 * 4);
   EXPECT_THAT(plan.notes, testing::Contains(HasSubstr("trust_remote_code")));
-  const ConvertPlan other = plan_convert(in, given(unequal, true));
+  const ConvertPlan other = plan_convert(in, given(unequal, true)).plan();
   EXPECT_EQ(other.result.kv_heads, (std::vector<int64_t>{3, 2}));
   EXPECT_EQ(other.result.group_sizes, (Sizes{{1, 5, 2}, {3, 5}}));
   // Given groups that are all equal are a plain model.
   const HeadGroups pairs = {{0, 1}, {2, 3}, {4, 5}, {6, 7}};
-  const ConvertPlan plain = plan_convert(in, given({pairs, pairs}, true));
+  const ConvertPlan plain = plan_convert(in, given({pairs, pairs}, true)).plan();
   EXPECT_TRUE(plain.result.is_uniform());
   EXPECT_THAT(plain.notes, Not(testing::Contains(HasSubstr("trust_remote_code"))));
 }
@@ -75,7 +75,7 @@ TEST(PerLayer, KvHeadsMustMatchWhereGiven) {
   expect_error(ErrorKind::usage, {"-2"}, [&] { plan_convert(in, options); });
   options = given({unequal[0], unequal[0]}, true);
   options.kv_heads = 3;
-  EXPECT_EQ(plan_convert(in, options).result.kv_heads, (std::vector<int64_t>{3, 3}));
+  EXPECT_EQ(plan_convert(in, options).plan().result.kv_heads, (std::vector<int64_t>{3, 3}));
   expect_error(ErrorKind::usage, {"kv_heads 0"}, [&] { plan_convert(in, {}); });
 }
 
@@ -90,7 +90,7 @@ TEST(PerLayer, UnequalGroupsHaveToBeAskedFor) {
   expect_error(ErrorKind::bad_data, {"groups.json", "layer 0", "3 heads, expected 4", "--unequal"},
                [&] { plan_convert(in, options); });
   options.unequal = true;
-  EXPECT_EQ(plan_convert(in, options).result.group_sizes, (Sizes{{3, 5}, {3, 5}}));
+  EXPECT_EQ(plan_convert(in, options).plan().result.group_sizes, (Sizes{{3, 5}, {3, 5}}));
   expect_error(ErrorKind::usage, {"unequal", "manual:FILE", "neighbour"},
                [&] { plan_convert(in, {.kv_heads = 2, .unequal = true}); });
 }
@@ -156,7 +156,7 @@ TEST(PerLayer, GroupedSourcesMergeByKvHeads) {
   const TinyLlama m{.layer_kv_heads = {3, 4}, .group_sizes = {{1, 5, 2}, {}}};
   const TempDir dir;
   const auto in = write_tiny(dir / "in", m);
-  const ConvertPlan plan = plan_convert(in, given({{{2, 0}, {1}}, {{1, 2, 3}, {0}}}, true));
+  const ConvertPlan plan = plan_convert(in, given({{{2, 0}, {1}}, {{1, 2, 3}, {0}}}, true)).plan();
   EXPECT_EQ(plan.result.group_sizes, (Sizes{{3, 5}, {6, 2}}));
   convert(in, dir / "out", given({{{2, 0}, {1}}, {{1, 2, 3}, {0}}}, true));
   const auto from = load_tensors(in), to = load_tensors(dir / "out");
@@ -170,7 +170,7 @@ TEST(PerLayer, GroupedSourcesMergeByKvHeads) {
     EXPECT_EQ(to.at(name).bytes, expected);
   }
   // An odd head out, merged down to one in every layer: a plain model again.
-  EXPECT_TRUE(plan_convert(in, {.kv_heads = 1}).result.is_uniform());
+  EXPECT_TRUE(plan_convert(in, {.kv_heads = 1}).plan().result.is_uniform());
 }
 
 TEST(PerLayer, FoldersSayWhoCanRunThem) {
