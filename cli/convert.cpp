@@ -1,6 +1,7 @@
 #include "gqa/convert.h"
 
 #include <memory>
+#include <optional>
 
 #include "cli/export_verb.h"
 #include "cli/verbs.h"
@@ -11,18 +12,45 @@ namespace {
 
 struct ConvertArgs : ExportArgs {
   ConvertOptions options;
+  Calibration calibration;  ///< used where `calibrate` says with what
+  std::string calibrate;    ///< a file, `self`, or nothing
+  bool calibration_set = false;
   std::string recipe;
 };
+
+constexpr const char* own_text = "self";
+
+std::optional<Calibration> calibration(const ConvertArgs& args) {
+  if (args.calibrate.empty()) {
+    if (args.calibration_set) {
+      throw Error(ErrorKind::usage,
+                  "--calibrate TEXT (or self) is missing: --calibrate-tokens, --sampled-tokens and "
+                  "--refine say how it is used");
+    }
+    return std::nullopt;
+  }
+  Calibration result = args.calibration;
+  result.isa = args.common.isa;
+  if (args.calibrate != own_text) {
+    result.text = args.calibrate;
+  } else if (!result.sampled_tokens) {
+    result.sampled_tokens = 3 * result.tokens;  // as many as with a text
+  }
+  return result;
+}
 
 int run_convert(const ConvertArgs& args) {
   ConvertOptions options = args.options;
   if (!args.recipe.empty()) {
-    options = read_recipe(args.recipe, args.model);
+    options = read_recipe(args.recipe, args.model, args.calibrate);
+    if (options.calibration) options.calibration->isa = args.common.isa;
     options.output.force = args.options.output.force;
     options.output.resume = args.options.output.resume;
   } else if (options.kv_heads == 0 && !options.grouping.starts_with("manual:")) {
     throw Error(ErrorKind::usage,
                 "--kv-heads N is missing (or --recipe FILE, or --grouping manual:FILE)");
+  } else {
+    options.calibration = calibration(args);
   }
   options.output.threads = args.common.threads;
   return run_export(args, options.output, [&](const Progress& progress) {
@@ -39,16 +67,41 @@ std::vector<CLI::Option*> add_method(CLI::App& verb, ConvertOptions& options) {
                 [&options](const std::string& value) {
                   options.kv_heads = parse_integer("--kv-heads", value, 1, INT64_MAX);
                 }),
-      add_value(verb, "--grouping", "HOW",
-                "Which KV heads become one: neighbour, random or manual:FILE;\ndefault: neighbour",
-                [&options](const std::string& value) { options.grouping = value; }),
+      add_value(
+          verb, "--grouping", "HOW",
+          "Which KV heads become one: neighbour, random, similarity\nor manual:FILE; default: "
+          "similarity",
+          [&options](const std::string& value) { options.grouping = value; }),
       verb.add_flag("--unequal", options.unequal, "Let groups of manual:FILE be of different sizes")
           ->option_text(" "),
-      add_value(verb, "--merge", "HOW", "How they become one: mean, first or random; default: mean",
+      add_value(verb, "--merge", "HOW",
+                "How they become one: mean, first, random, medoid,\naligned or pca; default: pca",
                 [&options](const std::string& value) { options.merge = value; }),
       add_value(
           verb, "--seed", "S", "Seed of what is random; default: 0",
           [&options](const std::string& value) { options.seed = parse_seed("--seed", value); }),
+  };
+}
+
+std::vector<CLI::Option*> add_calibration(CLI::App& verb, ConvertArgs& args) {
+  const auto add_count = [&](const char* name, const char* what, const char* help, int64_t low,
+                             auto set) {
+    return add_value(verb, name, what, help, [&args, name, low, set](const std::string& value) {
+      set(args.calibration, parse_integer(name, value, low, 1'000'000'000));
+      args.calibration_set = true;
+    });
+  };
+  return {
+      add_count("--calibrate-tokens", "N", "Tokens taken from TEXT; default: 4096", 1,
+                [](Calibration& c, int64_t n) { c.tokens = n; }),
+      add_count("--sampled-tokens", "N",
+                "Tokens that the model itself writes, besides;\ndefault: twice --calibrate-tokens",
+                0, [](Calibration& c, int64_t n) { c.sampled_tokens = n; }),
+      add_count(
+          "--refine", "STEPS",
+          "Steps in which each layer is fitted to what the\noriginal's puts out, once merged; "
+          "default: 4",
+          0, [](Calibration& c, int64_t n) { c.steps = static_cast<int>(n); }),
   };
 }
 
@@ -58,6 +111,12 @@ Run declare_convert(CLI::App& verb) {
   auto args = std::make_shared<ConvertArgs>();
   add_export_places(verb, *args, args->options.output);
   auto by_recipe = add_method(verb, args->options);
+  add_value(
+      verb, "--calibrate", "TEXT",
+      "Text file to learn from, or `self`: only what the model\nitself writes; default: weights "
+      "alone",
+      [args](const std::string& value) { args->calibrate = value; });
+  for (CLI::Option* option : add_calibration(verb, *args)) by_recipe.push_back(option);
   for (CLI::Option* option : add_export_format(verb, args->options.output)) {
     by_recipe.push_back(option);
   }

@@ -22,16 +22,29 @@ struct ExportOptions {
   int threads = 0;      ///< 0: default_threads(); the result does not depend on it
 };
 
+/// Text that a conversion learns from, and how.
+struct Calibration {
+  std::filesystem::path text;  ///< plain text, UTF-8; empty: only what the model itself writes
+  std::string sha256 = {};     ///< that the text must have; empty: any
+  int64_t tokens = 4096;       ///< taken from the text, from all over it
+  /// Sampled from the model itself, in addition; none: twice `tokens`.
+  std::optional<int64_t> sampled_tokens = {};
+  int64_t window = 512;  ///< tokens that see each other, at most
+  int steps = 4;         ///< Gauss-Newton steps per layer after merging; 0: merging alone
+  std::string isa = {};  ///< as in ContextOptions; threads are those of ExportOptions
+};
+
 struct ConvertOptions {
   int64_t kv_heads = 0;  ///< of the result, in every layer; 0: as many as groups are given
-  std::string grouping = "neighbour";  ///< neighbour | random | manual:FILE | manual
-  std::string merge = "mean";          ///< mean | first | random
-  uint64_t seed = 0;                   ///< of random grouping and merging
+  std::string grouping = "similarity";  ///< neighbour | random | similarity | manual:FILE | manual
+  std::string merge = "pca";            ///< mean | first | random | medoid | aligned | pca
+  uint64_t seed = 0;                    ///< of all that is random
   /// One per layer, for grouping "manual" and for that alone; order is kept as it stands. Sizes
   /// count KV heads of the source.
   std::vector<HeadGroups> explicit_groups = {};
   /// Whether given groups may be of different sizes. Layers may differ in their number anyway.
   bool unequal = false;
+  std::optional<Calibration> calibration = {};
   ExportOptions output = {};
 };
 
@@ -63,11 +76,12 @@ class Conversion {
   /// force), is inside the source or around it, its parent can't be written or lacks room.
   void check(const std::filesystem::path& out) const;
 
-  /// `out` becomes a Hugging Face folder: config, weights, tokenizer files, recipe, model card. Where
-  /// layers differ in KV heads, or groups are unequal, transformers runs it with the modelling code
-  /// that lies in it (trust_remote_code), and refuses it without. It is written beside itself, synced and renamed last, so it is there whole or not at all. The
-  /// same source and options give the same bytes. Throws Error: as check(), io where writing fails,
-  /// bad_data for a weight that is not finite or does not fit the wanted dtype.
+  /// `out` becomes a Hugging Face folder: config, weights, tokenizer files, recipe, model card.
+  /// Where layers differ in KV heads, or groups are unequal, transformers runs it with the
+  /// modelling code that lies in it (trust_remote_code), and refuses it without. It is written
+  /// beside itself, synced and renamed last, so it is there whole or not at all. The same source
+  /// and options give the same bytes. Throws Error: as check(), io where writing fails, bad_data
+  /// for a weight that is not finite or does not fit the wanted dtype.
   void write(const std::filesystem::path& out, const Progress& progress = {}) const;
 
  private:
@@ -99,8 +113,9 @@ void expand(const std::filesystem::path& source, const std::filesystem::path& ou
 
 /// Options as a recipe (gqa_recipe.json of an earlier convert()) records them, for the same source.
 /// Groups that came from a file are in explicit_groups. Throws Error: no_input, or bad_data where
-/// the recipe is not valid or the source's weights are not those of the recipe.
-ConvertOptions read_recipe(const std::filesystem::path& recipe,
-                           const std::filesystem::path& source);
+/// the recipe is not valid or the source's weights are not those of the recipe; usage where the
+/// recipe was made with a calibration text and `calibration_text` does not say where it is.
+ConvertOptions read_recipe(const std::filesystem::path& recipe, const std::filesystem::path& source,
+                           const std::filesystem::path& calibration_text = {});
 
 }  // namespace gqa

@@ -69,6 +69,8 @@ std::string quoted(const std::string& word) {
   return text + "'";
 }
 
+int64_t sampled_tokens(const Calibration& c) { return c.sampled_tokens.value_or(2 * c.tokens); }
+
 bool is_manual(const ExportJob& job) { return job.options.grouping.starts_with("manual"); }
 
 std::string command(const ExportJob& job) {
@@ -78,6 +80,11 @@ std::string command(const ExportJob& job) {
   if (job.verb == "convert") {
     text += fmt::format(" --kv-heads {} --grouping {} --merge {} --seed {}", o.kv_heads, o.grouping,
                         o.merge, o.seed);
+    if (o.calibration) {
+      const Calibration& c = *o.calibration;
+      text += fmt::format(" --calibrate {} --calibrate-tokens {} --sampled-tokens {} --refine {}",
+                          c.text.empty() ? "self" : "TEXT", c.tokens, sampled_tokens(c), c.steps);
+    }
   }
   return text + output_flags(o.output);
 }
@@ -111,6 +118,27 @@ std::string table(const ExportJob& job) {
          row("KV bytes per token", plan.source_kv_bytes_per_token, plan.result_kv_bytes_per_token);
 }
 
+std::string calibration_row(const ConvertOptions& options) {
+  if (!options.calibration) return {};
+  const Calibration& c = *options.calibration;
+  std::vector<std::string> parts;
+  if (!c.text.empty()) {
+    parts.push_back(fmt::format("{} tokens of a text (SHA-256 `{}`)", c.tokens, c.sha256));
+  }
+  if (sampled_tokens(c) > 0) {
+    parts.push_back(fmt::format("{} tokens sampled from the original", sampled_tokens(c)));
+  }
+  return fmt::format("| calibration | {} |\n", fmt::join(parts, ", "));
+}
+
+std::string refinement(const ConvertOptions& options) {
+  if (!options.calibration || options.calibration->steps == 0) return {};
+  return fmt::format(
+      "Then, layer by layer, queries, keys, values and outputs were fitted to what the original's "
+      "layer puts out ({} Gauss-Newton steps). ",
+      options.calibration->steps);
+}
+
 std::string method(const ExportJob& job) {
   if (job.verb == "expand") {
     return "Each KV head was repeated for every query head that shares it: the model computes what "
@@ -118,11 +146,12 @@ std::string method(const ExportJob& job) {
   }
   const ConvertOptions& o = job.options;
   return fmt::format(
-      "| option | value |\n| --- | --- |\n| grouping | {} |\n| merge | {} |\n| seed | {} |\n\n"
-      "Each KV head of this model is {}. Query heads were reordered so that those that share a KV "
+      "| option | value |\n| --- | --- |\n| grouping | {} |\n| merge | {} |\n| seed | {} |\n{}\n"
+      "Each KV head of this model is {}. {}Query heads were reordered so that those that share a "
+      "KV "
       "head are neighbours. `{}` has the groups of every layer and the SHA-256 of every file.\n",
-      is_manual(job) ? "manual" : o.grouping, o.merge, o.seed, find_merge(o.merge).summary,
-      recipe_name);
+      is_manual(job) ? "manual" : o.grouping, o.merge, o.seed, calibration_row(o),
+      find_merge(o.merge).summary, refinement(o), recipe_name);
 }
 
 std::string warning(const ExportJob& job) {

@@ -1,13 +1,16 @@
 #include "gqa/convert.h"
 
 #include <algorithm>
+#include <functional>
 #include <memory>
 #include <numeric>
 #include <utility>
 
+#include "convert/calibrator.h"
 #include "convert/export.h"
 #include "convert/grouping.h"
 #include "convert/merge.h"
+#include "convert/merge_matrices.h"
 
 namespace gqa {
 namespace {
@@ -36,90 +39,118 @@ std::vector<int64_t> merged_sizes(const HeadGroups& groups, const std::vector<in
   return merged;
 }
 
+using Interrupt = std::function<void()>;
+using MergeLayer = std::function<MergedLayer(const Interrupt&)>;
+
 /// Merges a layer when the first of its new tensors is asked for, and keeps what was not asked for
 /// yet.
 class LazyMerge {
  public:
-  LazyMerge(const ExportJob& job, int64_t layer, const AttentionTensors& a)
-      : method_(&find_merge(job.options.merge)),
-        config_(job.source.config),
-        layer_(layer),
-        groups_(job.plan.groups[layer]),
-        seed_(job.options.seed),
-        tensors_(a) {}
+  explicit LazyMerge(MergeLayer merge) : merge_(std::move(merge)) {}
 
-  std::vector<double> take(std::vector<double> MergedLayer::*part) {
-    if ((merged_.*part).empty()) {
-      for (const Tensor* t : {tensors_.k, tensors_.v, tensors_.k_bias, tensors_.v_bias}) {
-        if (t != nullptr) check_finite(*t);
-      }
-      merged_ = method_->merge({config_, layer_, groups_, seed_, tensors_.k, tensors_.v,
-                                tensors_.k_bias, tensors_.v_bias});
+  std::vector<double> take(std::vector<double> MergedLayer::*part, const Interrupt& interrupt) {
+    if ((merged_.*part).empty()) merged_ = merge_(interrupt);
+    // Tensors are written in this order: what comes before is not wanted any more.
+    for (auto before :
+         {&MergedLayer::q, &MergedLayer::q_bias, &MergedLayer::k, &MergedLayer::k_bias,
+          &MergedLayer::v, &MergedLayer::v_bias, &MergedLayer::o}) {
+      if (before == part) break;
+      merged_.*before = std::vector<double>();  // gives the memory back
     }
-    std::vector<double> values = std::exchange(merged_.*part, std::vector<double>());
-    // K is written before V: what of it is left then is not wanted.
-    if (part == &MergedLayer::v) {
-      for (auto left : {&MergedLayer::k, &MergedLayer::k_bias}) {
-        merged_.*left = std::vector<double>();  // gives the memory back
-      }
-    }
-    return values;
+    return std::exchange(merged_.*part, std::vector<double>());
   }
 
  private:
-  const MergeMethod* method_;
-  ModelConfig config_;
-  int64_t layer_;
-  HeadGroups groups_;
-  uint64_t seed_;
-  AttentionTensors tensors_;
+  MergeLayer merge_;
   MergedLayer merged_;
 };
 
-void rewrite_layer(const ExportJob& job, int64_t layer, Rewrites& rewrites) {
+MergeLayer layer_merger(const ExportJob& job, int64_t layer,
+                        const std::shared_ptr<Calibrator>& calibrator) {
+  if (calibrator != nullptr) {
+    return [calibrator, layer, groups = job.plan.groups](const Interrupt& interrupt) {
+      return calibrator->convert(layer, groups, interrupt);
+    };
+  }
+  return [method = &find_merge(job.options.merge), config = job.source.config, layer,
+          groups = job.plan.groups[layer], seed = job.options.seed,
+          tensors = attention_tensors(job.source.checkpoint, layer),
+          norm = &attention_norm(job.source.checkpoint, layer)](const Interrupt&) {
+    for (const Tensor* t : {tensors.k, tensors.v, tensors.k_bias, tensors.v_bias}) {
+      if (t != nullptr) check_finite(*t);
+    }
+    return method->merge({config, layer, groups, seed, tensors, *norm});
+  };
+}
+
+void rewrite_layer(const ExportJob& job, int64_t layer,
+                   const std::shared_ptr<Calibrator>& calibrator, Rewrites& rewrites) {
   const ModelConfig& config = job.source.config;
   const HeadGroups& groups = job.plan.groups[layer];
   const std::optional<DType> dtype = job.options.output.dtype;
   const AttentionTensors a = attention_tensors(job.source.checkpoint, layer);
-  const auto merge = std::make_shared<LazyMerge>(job, layer, a);
+  const bool keeps_queries = calibrator == nullptr && find_merge(job.options.merge).keeps_queries;
+  const auto merge = std::make_shared<LazyMerge>(layer_merger(job, layer, calibrator));
+  const int64_t kv_rows = std::ssize(groups) * config.head_dim;
+  // K and V are merged together.
+  const int64_t memory = keeps_queries
+                             ? 2 * kv_rows * config.width * static_cast<int64_t>(sizeof(double))
+                             : merge_matrices_bytes(config, layer, std::ssize(groups));
+  const auto put_merged = [&](const Tensor* source, std::vector<double> MergedLayer::*part,
+                              int64_t rows) {
+    OutputTensor tensor = copy_tensor(*source, dtype);
+    tensor.shape[0] = rows;
+    tensor.make = [merge, part](const Interrupt& interrupt) {
+      return merge->take(part, interrupt);
+    };
+    tensor.make_bytes = memory;
+    rewrites[source] = std::move(tensor);
+  };
   const HeadGather order{query_order(groups, config.sizes_of_groups(layer)), config.q_heads, 0};
   HeadGather columns = order;
   columns.axis = 1;
-
-  const auto put_merged = [&](const Tensor& source, std::vector<double> MergedLayer::*part) {
-    OutputTensor tensor = copy_tensor(source, dtype);
-    tensor.shape[0] = std::ssize(groups) * config.head_dim;
-    tensor.make = [merge, part] { return merge->take(part); };
-    // K and V are merged together.
-    tensor.make_bytes = 2 * tensor.elements() * static_cast<int64_t>(sizeof(double));
-    rewrites[&source] = std::move(tensor);
+  const int64_t q_rows = config.q_heads * config.head_dim;
+  const auto put_queries = [&](const Tensor* source, std::vector<double> MergedLayer::*part,
+                               const HeadGather& gather, int64_t rows) {
+    if (keeps_queries) {
+      rewrites[source] = gather_tensor(*source, dtype, gather);
+    } else {
+      put_merged(source, part, rows);
+    }
   };
-  rewrites[a.q] = gather_tensor(*a.q, dtype, order);
-  rewrites[a.o] = gather_tensor(*a.o, dtype, columns);
-  put_merged(*a.k, &MergedLayer::k);
-  put_merged(*a.v, &MergedLayer::v);
+  put_queries(a.q, &MergedLayer::q, order, q_rows);
+  put_queries(a.o, &MergedLayer::o, columns, config.width);
+  put_merged(a.k, &MergedLayer::k, kv_rows);
+  put_merged(a.v, &MergedLayer::v, kv_rows);
   if (!config.attention_bias) return;
-  rewrites[a.q_bias] = gather_tensor(*a.q_bias, dtype, order);
-  put_merged(*a.k_bias, &MergedLayer::k_bias);
-  put_merged(*a.v_bias, &MergedLayer::v_bias);
+  put_queries(a.q_bias, &MergedLayer::q_bias, order, q_rows);
+  put_merged(a.k_bias, &MergedLayer::k_bias, kv_rows);
+  put_merged(a.v_bias, &MergedLayer::v_bias, kv_rows);
 }
 
 }  // namespace
 
 Conversion plan_convert(const std::filesystem::path& source, const ConvertOptions& options,
-                        [[maybe_unused]] const Progress& progress) {
+                        const Progress& progress) {
   find_merge(options.merge);  // refuses what it does not know before any file is read
-  ExportJob job = open_job("convert", source, options);
+  auto owned = std::make_unique<ExportJob>(open_job("convert", source, options));
+  ExportJob& job = *owned;
   const ModelConfig& config = job.source.config;
-  job.plan.groups = make_groups(config, options);
+  std::shared_ptr<Calibrator> calibrator;
+  if (options.calibration) {
+    calibrator = std::make_shared<Calibrator>(job.source, options, progress);
+    job.options.calibration->sha256 = calibrator->text_sha256();
+  }
+  job.plan.groups =
+      make_groups(config, options, {&job.source.checkpoint, calibrator.get()}, progress);
   Rewrites rewrites;
   std::vector<std::vector<int64_t>> sizes;
   for (int64_t l = 0; l < config.n_layers; ++l) {
-    rewrite_layer(job, l, rewrites);
+    rewrite_layer(job, l, calibrator, rewrites);
     sizes.push_back(merged_sizes(job.plan.groups[l], config.sizes_of_groups(l)));
   }
   finish_job(job, std::move(rewrites), sizes);
-  return Conversion(std::make_unique<const ExportJob>(std::move(job)));
+  return Conversion(std::move(owned));
 }
 
 void convert(const std::filesystem::path& source, const std::filesystem::path& out,

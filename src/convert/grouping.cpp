@@ -1,11 +1,14 @@
 #include "convert/grouping.h"
 
 #include <algorithm>
+#include <functional>
 #include <numeric>
 #include <utility>
 
-#include "regroup/random.h"
 #include "core/fail.h"
+#include "regroup/merge_heads.h"
+#include "regroup/partition.h"
+#include "regroup/random.h"
 
 namespace gqa {
 namespace {
@@ -42,7 +45,28 @@ HeadGroups group_randomly(const GroupingInput& in) {
   return groups;
 }
 
-constexpr GroupingMethod methods[] = {{"neighbour", group_neighbours}, {"random", group_randomly}};
+/// The groups that lose the least by what principal heads keep. With text, neighbours are another
+/// candidate, and what they make of the layer's output decides.
+HeadGroups group_similar(const GroupingInput& in) {
+  const int64_t heads = in.config.kv_heads[in.layer];
+  if (in.kv_heads == heads) return group_neighbours(in);
+  const PartitionOptions options{.heads = heads, .groups = in.kv_heads, .seed = in.seed};
+  if (in.weights.calibrator != nullptr) {
+    const LayerStudy study = in.weights.calibrator->study(in.layer);
+    const StudyPrices prices(study);
+    const HeadGroups cheapest = cheapest_partition(options, std::cref(prices));
+    const HeadGroups neighbours = group_neighbours(in);
+    if (cheapest == neighbours) return cheapest;
+    return in.weights.calibrator->best_groups(study, {cheapest, neighbours});
+  }
+  const HeadGrams grams = make_grams(
+      load_heads(in.config, in.layer, attention_tensors(*in.weights.checkpoint, in.layer)),
+      assumed_variance(attention_norm(*in.weights.checkpoint, in.layer), in.config.attention_bias));
+  return cheapest_partition(options, HeadPrices(grams));
+}
+
+constexpr GroupingMethod methods[] = {
+    {"neighbour", group_neighbours}, {"random", group_randomly}, {"similarity", group_similar}};
 
 std::vector<HeadGroups> explicit_groups(const ModelConfig& config, const ConvertOptions& options) {
   require(!options.explicit_groups.empty(),
@@ -61,7 +85,8 @@ std::vector<HeadGroups> groups_from_file(const ModelConfig& config, const Conver
 
 std::span<const GroupingMethod> grouping_methods() { return methods; }
 
-std::vector<HeadGroups> make_groups(const ModelConfig& config, const ConvertOptions& options) {
+std::vector<HeadGroups> make_groups(const ModelConfig& config, const ConvertOptions& options,
+                                    const WeightsToGroup& weights, const Progress& progress) {
   const bool given = options.grouping == manual_name || options.grouping.starts_with(manual_prefix);
   require(
       given || !options.unequal,
@@ -85,7 +110,8 @@ std::vector<HeadGroups> make_groups(const ModelConfig& config, const ConvertOpti
   }
   std::vector<HeadGroups> layers;
   for (int64_t l = 0; l < config.n_layers; ++l) {
-    layers.push_back(method->group({config, l, options.kv_heads, options.seed}));
+    if (progress) progress("group", l, config.n_layers);
+    layers.push_back(method->group({config, weights, l, options.kv_heads, options.seed}));
   }
   return layers;
 }

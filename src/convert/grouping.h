@@ -8,15 +8,23 @@
 #include <string_view>
 #include <vector>
 
+#include "convert/calibrator.h"
 #include "gqa/convert.h"
 #include "gqa/error.h"
 #include "io/json.h"
 
 namespace gqa {
 
+/// What groupings that look at heads look at.
+struct WeightsToGroup {
+  const Checkpoint* checkpoint = nullptr;
+  Calibrator* calibrator = nullptr;  ///< null without calibration
+};
+
 /// What a grouping method sees of one layer.
 struct GroupingInput {
   const ModelConfig& config;
+  const WeightsToGroup& weights;
   int64_t layer = 0;
   int64_t kv_heads = 0;  ///< wanted; divides the layer's own number
   uint64_t seed = 0;
@@ -33,7 +41,9 @@ std::span<const GroupingMethod> grouping_methods();
 
 /// Per layer. Throws Error: usage for an unknown grouping, for a number of KV heads or explicit
 /// groups that do not fit the model; no_input and bad_data for the file of `manual:FILE`.
-std::vector<HeadGroups> make_groups(const ModelConfig& config, const ConvertOptions& options);
+std::vector<HeadGroups> make_groups(const ModelConfig& config, const ConvertOptions& options,
+                                    const WeightsToGroup& weights = {},
+                                    const Progress& progress = {});
 
 /// Throws Error (usage) unless `kv_heads` divides the KV heads of every layer; names the valid
 /// choices.

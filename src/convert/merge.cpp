@@ -2,10 +2,13 @@
 
 #include <algorithm>
 #include <array>
+#include <limits>
 
 #include "convert/elements.h"
-#include "regroup/random.h"
+#include "convert/merge_matrices.h"
+#include "convert/similarity.h"
 #include "core/fail.h"
+#include "regroup/random.h"
 
 namespace gqa {
 namespace {
@@ -14,10 +17,10 @@ namespace {
 template <typename MergeOne>
 MergedLayer merge_each(const MergeInput& in, MergeOne merge_one) {
   MergedLayer merged;
-  merged.k = merge_one(*in.k);
-  merged.v = merge_one(*in.v);
-  if (in.k_bias != nullptr) merged.k_bias = merge_one(*in.k_bias);
-  if (in.v_bias != nullptr) merged.v_bias = merge_one(*in.v_bias);
+  merged.k = merge_one(*in.tensors.k);
+  merged.v = merge_one(*in.tensors.v);
+  if (in.tensors.k_bias != nullptr) merged.k_bias = merge_one(*in.tensors.k_bias);
+  if (in.tensors.v_bias != nullptr) merged.v_bias = merge_one(*in.tensors.v_bias);
   return merged;
 }
 
@@ -66,6 +69,35 @@ MergedLayer merge_first(const MergeInput& in) {
   return merge_each(in, [&](const Tensor& t) { return average(in, t, 1); });
 }
 
+/// Each group's member with the least sum of squared distances to the others, keys and values
+/// together, each relative to the layer's; the first of equals.
+MergedLayer merge_medoid(const MergeInput& in) {
+  const int64_t n = in.config.kv_heads[static_cast<size_t>(in.layer)];
+  const std::vector<double> keys = head_gram(*in.tensors.k, n);
+  const std::vector<double> values = head_gram(*in.tensors.v, n);
+  const auto distance = [&](const std::vector<double>& gram, int64_t a, int64_t b) {
+    double all = 0;
+    for (int64_t h = 0; h < n; ++h) all += gram[h * n + h];
+    const double cross = gram[std::min(a, b) * n + std::max(a, b)];
+    return all > 0 ? (gram[a * n + a] + gram[b * n + b] - 2 * cross) / all : 0.0;
+  };
+  HeadGroups chosen;
+  for (const auto& group : in.groups) {
+    double least = std::numeric_limits<double>::infinity();
+    int64_t medoid = group.front();
+    for (const int64_t a : group) {
+      double sum = 0;
+      for (const int64_t b : group) sum += distance(keys, a, b) + distance(values, a, b);
+      if (sum >= least) continue;
+      least = sum;
+      medoid = a;
+    }
+    chosen.push_back({medoid});
+  }
+  const MergeInput one{in.config, in.layer, chosen, in.seed, in.tensors, in.norm};
+  return merge_first(one);
+}
+
 /// The heads are thrown away, new ones drawn as for training from scratch.
 MergedLayer merge_random(const MergeInput& in) {
   Random random(in.seed, RandomUse::merge, in.layer);
@@ -79,9 +111,14 @@ MergedLayer merge_random(const MergeInput& in) {
 }
 
 constexpr MergeMethod methods[] = {
-    {"mean", "the mean of its group", merge_mean},
-    {"first", "the first of its group", merge_first},
-    {"random", "drawn at random, to be trained", merge_random},
+    {"mean", "the mean of its group", true, merge_mean},
+    {"first", "the first of its group", true, merge_first},
+    {"random", "drawn at random, to be trained", true, merge_random},
+    {"medoid", "the head of its group that is closest to the others", true, merge_medoid},
+    {"aligned", "the mean of its group, whose members were turned towards each other first", false,
+     merge_aligned},
+    {"pca", "the principal head of its group: the one that keeps most of what its members do",
+     false, merge_principal},
 };
 
 }  // namespace

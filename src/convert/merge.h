@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "gqa/convert.h"
-#include "io/checkpoint.h"
+#include "regroup/heads.h"
 
 namespace gqa {
 
@@ -17,21 +17,21 @@ struct MergeInput {
   int64_t layer = 0;
   const HeadGroups& groups;
   uint64_t seed = 0;
-  const Tensor* k = nullptr;       ///< [kv_heads * head_dim, width]
-  const Tensor* v = nullptr;       ///< the same
-  const Tensor* k_bias = nullptr;  ///< [kv_heads * head_dim], or null
-  const Tensor* v_bias = nullptr;  ///< the same
+  AttentionTensors tensors;
+  const Tensor& norm;  ///< weights of the norm before attention, [width]
 };
 
-/// The layer's new projections, one head a group, dense and not rounded yet. Biases are empty where
-/// the source has none.
+/// The layer's new projections, one KV head a group, query heads in the order of the groups; dense
+/// and not rounded yet. Biases are empty where the source has none; q, q_bias and o, too, where a
+/// merge leaves them as they are.
 struct MergedLayer {
-  std::vector<double> k, v, k_bias, v_bias;
+  std::vector<double> q, q_bias, k, k_bias, v, v_bias, o;
 };
 
 struct MergeMethod {
   std::string_view name;
-  std::string_view summary;  ///< for the model card: "the mean of its group"
+  std::string_view summary;   ///< for the model card: "the mean of its group"
+  bool keeps_queries = true;  ///< q and o move with their heads and do not change otherwise
   MergedLayer (*merge)(const MergeInput&);
 };
 

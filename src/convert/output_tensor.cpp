@@ -85,12 +85,22 @@ OutputTensor gather_tensor(const Tensor& source, std::optional<DType> dtype, Hea
   return tensor;
 }
 
-std::span<const std::byte> PieceMaker::next() {
+void PieceMaker::skip_finished() {
   while (!tensors_.empty() && at_ == tensors_.front().elements()) {
     tensors_ = tensors_.subspan(1);
     at_ = 0;
     made_ = std::vector<double>();  // gives the memory back, as `= {}` would not
   }
+}
+
+void PieceMaker::prepare(const std::function<void()>& interrupt) {
+  skip_finished();
+  if (tensors_.empty() || at_ > 0 || !tensors_.front().make) return;
+  made_ = tensors_.front().make(interrupt);
+}
+
+std::span<const std::byte> PieceMaker::next() {
+  skip_finished();
   if (tensors_.empty()) return {};
   const OutputTensor& tensor = tensors_.front();
   const int64_t element_bytes = dtype_bytes(tensor.dtype);
@@ -114,7 +124,6 @@ std::span<const std::byte> PieceMaker::next() {
 void PieceMaker::fill(const OutputTensor& tensor, int64_t n, std::byte* out) {
   if (tensor.gather) return gather(tensor, n, out);
   if (!tensor.make) return store_range(tensor, at_, n, out);
-  if (at_ == 0) made_ = tensor.make();
   const auto bad = encode_elements(made_.data() + at_, n, tensor.dtype, out);
   if (bad) fail_to_fit(tensor, tensor.shape, at_ + *bad, made_[at_ + *bad]);
 }

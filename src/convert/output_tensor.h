@@ -27,10 +27,11 @@ struct OutputTensor {
   std::string name;
   DType dtype = DType::f32;
   std::vector<int64_t> shape;
-  const Tensor* source = nullptr;             ///< of the same name
-  std::optional<HeadGather> gather;           ///< none: as it is
-  std::function<std::vector<double>()> make;  ///< if set, gives the values
-  int64_t make_bytes = 0;                     ///< memory that `make` takes
+  const Tensor* source = nullptr;    ///< of the same name
+  std::optional<HeadGather> gather;  ///< none: as it is
+  /// If set, gives the values; calls its argument now and then, which may throw.
+  std::function<std::vector<double>(const std::function<void()>& interrupt)> make;
+  int64_t make_bytes = 0;  ///< memory that `make` takes
 
   int64_t elements() const;
   int64_t bytes() const { return elements() * dtype_bytes(dtype); }
@@ -51,18 +52,22 @@ class PieceMaker {
 
   explicit PieceMaker(std::span<const OutputTensor> tensors) : tensors_(tensors) {}
 
+  /// Makes what the next piece is taken from, if it is to be made. Before each call of next(), on
+  /// the thread whose `interrupt` it is.
+  void prepare(const std::function<void()>& interrupt);
   /// Empty after the last one. Valid until the call after the next: a piece can be written while
   /// the next one is made. Throws Error (bad_data, naming file, tensor and element) for a value
   /// that is not finite or does not fit the type.
   std::span<const std::byte> next();
 
  private:
+  void skip_finished();
   void fill(const OutputTensor& tensor, int64_t n, std::byte* out);
   void gather(const OutputTensor& tensor, int64_t n, std::byte* out);
 
   std::span<const OutputTensor> tensors_;  ///< the one at hand and those after it
   int64_t at_ = 0;                         ///< next element of the one at hand
-  std::vector<double> made_;               ///< its values, if it is one to be made
+  std::vector<double> made_;               ///< the values of the one to be made, once prepared
   AlignedBuffer buffers_[2];
   int turn_ = 0;
 };

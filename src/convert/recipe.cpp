@@ -30,6 +30,17 @@ std::vector<FileHash> sorted(std::vector<FileHash> files) {
   return files;
 }
 
+Json calibration_json(const Calibration& calibration) {
+  Json json;
+  // The text is known by its content, not by its place. null: none.
+  json["text_sha256"] = calibration.text.empty() ? Json() : Json(calibration.sha256);
+  json["tokens"] = calibration.tokens;
+  json["sampled_tokens"] = calibration.sampled_tokens.value_or(2 * calibration.tokens);
+  json["window"] = calibration.window;
+  json["steps"] = calibration.steps;
+  return json;
+}
+
 Json options_json(const ExportJob& job) {
   const ConvertOptions& options = job.options;
   Json json;
@@ -41,6 +52,7 @@ Json options_json(const ExportJob& job) {
     json["unequal"] = options.unequal;
     json["merge"] = options.merge;
     json["seed"] = options.seed;
+    if (options.calibration) json["calibration"] = calibration_json(*options.calibration);
   }
   if (options.output.dtype) {
     json["dtype"] = dtype_name(*options.output.dtype);
@@ -116,6 +128,24 @@ std::string read_method(const JsonFields& options, std::string_view key, const M
   fail(ErrorKind::bad_data, "{}: expected one of {}got `{}`", options.where(key), names, name);
 }
 
+/// `text`: where the recipe's text lies, if it has one.
+std::optional<Calibration> read_calibration(const JsonFields& options, const fs::path& text) {
+  if (!options.has("calibration")) return std::nullopt;
+  const JsonFields fields = options.object("calibration");
+  Calibration calibration;
+  calibration.sha256 = fields.maybe_string("text_sha256").value_or("");
+  if (!calibration.sha256.empty()) {
+    require(!text.empty(), "{}: the recipe calibrates with a text: say where it is (--calibrate)",
+            fields.where("text_sha256"));
+    calibration.text = text;
+  }
+  calibration.tokens = fields.integer("tokens", 1, max_int64);
+  calibration.sampled_tokens = fields.integer("sampled_tokens", 0, max_int64);
+  calibration.window = fields.integer("window", 2, max_int64);
+  calibration.steps = static_cast<int>(fields.integer("steps", 0, 1'000'000));
+  return calibration;
+}
+
 /// Throws unless `source` holds the very files that the recipe was made from.
 void check_source(const JsonFields& recipe, const fs::path& source) {
   std::map<std::string, std::string> recorded;
@@ -180,7 +210,8 @@ std::vector<FileHash> read_hashes(const JsonFields& recipe, const std::string& p
   return hashes;
 }
 
-ConvertOptions read_recipe(const fs::path& recipe, const fs::path& source) {
+ConvertOptions read_recipe(const fs::path& recipe, const fs::path& source,
+                           const fs::path& calibration_text) {
   const Json json = read_json(recipe);
   const JsonFields fields(json, recipe);
   check_version(fields);
@@ -197,6 +228,7 @@ ConvertOptions read_recipe(const fs::path& recipe, const fs::path& source) {
   options.unequal = given.boolean("unequal", false);
   options.merge = read_method(given, "merge", merge_methods());
   options.seed = read_seed(given);
+  options.calibration = read_calibration(given, calibration_text);
   options.output.dtype = read_dtype(given);
   options.output.max_shard_bytes = given.integer("max_shard_bytes", 1, max_int64);
   check_source(fields, source);

@@ -26,7 +26,8 @@ double dot(const float* a, const float* b, int64_t n) {
   return total;
 }
 
-/// gram[a * heads + b] = the dot product of heads a <= b.
+}  // namespace
+
 std::vector<double> head_gram(const Tensor& tensor, int64_t heads) {
   const int64_t n = tensor.elements / heads;
   std::vector<float> values(heads * block);
@@ -43,8 +44,6 @@ std::vector<double> head_gram(const Tensor& tensor, int64_t heads) {
   }
   return gram;
 }
-
-}  // namespace
 
 double head_similarity(const Tensor& tensor, int64_t heads) {
   check_finite(tensor);

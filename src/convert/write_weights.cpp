@@ -16,14 +16,19 @@ std::vector<FileHash> write_weights(const ExportJob& job, const std::filesystem:
 
   // While a piece is stored and hashed, the next one is made.
   PieceMaker maker(std::span(job.tensors).subspan(writer.tensors_done()));
+  const auto tell = [&] {
+    if (progress) progress(job.verb, done, job.plan.output_bytes);
+  };
+  maker.prepare(tell);
   std::span<const std::byte> piece = maker.next(), following;
   while (!piece.empty()) {
-    if (progress) progress(job.verb, done, job.plan.output_bytes);
+    tell();
+    maker.prepare(tell);
     writer.write(piece, pool, [&] { following = maker.next(); });
     done += std::ssize(piece);
     piece = following;
   }
-  if (progress) progress(job.verb, done, job.plan.output_bytes);
+  tell();
   writer.finish();
   return writer.files();
 }

@@ -1,11 +1,17 @@
 #include "regroup/calibration.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "core/checked.h"
 #include "core/fail.h"
 
 namespace gqa {
+
+void CalibrationWindows::add(std::vector<int32_t> window) {
+  begin.push_back(begin.back() + std::ssize(window));
+  windows.push_back(std::move(window));
+}
 
 int64_t CalibrationWindows::longest() const {
   int64_t longest = 0;
@@ -26,15 +32,13 @@ CalibrationWindows cut_windows(const ModelConfig& config, const Tokenizer& token
     fail(ErrorKind::bad_data, "{}: the text has no tokens: nothing to calibrate with", where);
   }
   CalibrationWindows result;
-  result.begin.push_back(0);
   for (int64_t i = 0; i < wanted; ++i) {
     const int64_t from = i * there / wanted * body;
     const int64_t to = std::min<int64_t>(from + body, std::ssize(ids));
     std::vector<int32_t> cut;
     if (config.bos_token_id) cut.push_back(*config.bos_token_id);
     cut.insert(cut.end(), ids.begin() + from, ids.begin() + to);
-    result.begin.push_back(result.begin.back() + std::ssize(cut));
-    result.windows.push_back(std::move(cut));
+    result.add(std::move(cut));
   }
   return result;
 }

@@ -15,7 +15,9 @@ namespace gqa {
 /// Windows of tokens, one behind the other: rows of activations are in this order.
 struct CalibrationWindows {
   std::vector<std::vector<int32_t>> windows;
-  std::vector<int64_t> begin;  ///< [windows + 1]: first row of each, and the end
+  std::vector<int64_t> begin = {0};  ///< [windows + 1]: first row of each, and the end
+
+  void add(std::vector<int32_t> window);
 
   int64_t tokens() const { return begin.back(); }
   int64_t longest() const;

@@ -10,7 +10,7 @@ namespace gqa {
 namespace {
 
 /// What stands on the diagonal of a moment that is to be inverted, beside its mean.
-constexpr double inputs_ridge = 1e-6;
+constexpr double inputs_ridge = 1e-4;
 constexpr double factors_ridge = 1e-5;
 
 Matrix with_ridge(const Matrix& m, double ridge) {

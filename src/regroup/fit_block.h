@@ -9,8 +9,8 @@ namespace gqa {
 
 struct FitOptions {
   int steps = 4;               ///< Gauss-Newton steps; 0: the output projection alone
-  int solver_steps = 10;       ///< conjugate gradient steps within each
-  double damping = 1e-3;       ///< of the first step, relative to the curvature's estimate
+  int solver_steps = 8;        ///< conjugate gradient steps within each
+  double damping = 1e-2;       ///< of the first step, relative to the curvature's estimate
   double output_ridge = 1e-5;  ///< pull of the output projection towards where it starts
   uint64_t seed = 0;
 };

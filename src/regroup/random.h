@@ -7,7 +7,14 @@
 namespace gqa {
 
 /// What random numbers are for: each use has its own stream.
-enum class RandomUse : uint64_t { grouping = 1, merge = 2, search = 3, clusters = 4, probe = 5 };
+enum class RandomUse : uint64_t {
+  grouping = 1,
+  merge = 2,
+  search = 3,
+  clusters = 4,
+  probe = 5,
+  text = 6
+};
 
 /// The distributions of <random> are the implementation's choice; these are ours.
 class Random {

@@ -22,7 +22,6 @@ constexpr float epsilon = 1.2e-7f;
 /// Windows of odd lengths, the longest over more than one piece of query rows.
 CalibrationWindows some_windows(int32_t vocab, std::vector<int64_t> lengths) {
   CalibrationWindows text;
-  text.begin.push_back(0);
   int32_t next = 5;
   for (const int64_t n : lengths) {
     std::vector<int32_t> window{1};
@@ -30,8 +29,7 @@ CalibrationWindows some_windows(int32_t vocab, std::vector<int64_t> lengths) {
       next = static_cast<int32_t>((int64_t{next} * 75 + 74) % 65537);
       window.push_back(next % vocab);
     }
-    text.begin.push_back(text.begin.back() + n);
-    text.windows.push_back(std::move(window));
+    text.add(std::move(window));
   }
   return text;
 }

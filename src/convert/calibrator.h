@@ -1,0 +1,43 @@
+// Layers converted one after the other, on calibration text.
+#pragma once
+
+#include <functional>
+#include <memory>
+
+#include "convert/merge.h"
+#include "convert/source.h"
+#include "gqa/convert.h"
+#include "regroup/layer_study.h"
+
+namespace gqa {
+
+/// Text, and the model that reads it. Layers are asked for in ascending order.
+class Calibrator {
+ public:
+  /// Reads the text and lets the model write its own part of it. Keeps references. Throws Error:
+  /// no_input or bad_data for the text and the tokenizer, usage for options out of range.
+  Calibrator(const SourceModel& source, const ConvertOptions& options, const Progress& progress);
+  ~Calibrator();
+
+  int64_t tokens() const;
+  /// Of the text's file; empty where there is none.
+  const std::string& text_sha256() const;
+
+  /// What the original's layer does. Once for each layer.
+  LayerStudy study(int64_t layer);
+  /// Of these ways to group a layer, the one whose closed form, outputs refitted, comes closest to
+  /// what the layer puts out.
+  HeadGroups best_groups(const LayerStudy& study, const std::vector<HeadGroups>& candidates);
+
+  /// The layer converted: merged as the options say, then fitted to what the original's layer makes
+  /// of the inputs that the layers already converted (rounded as they are written) give it, and of
+  /// what they have lost. Layers that are left out are converted on the way.
+  MergedLayer convert(int64_t layer, const std::vector<HeadGroups>& groups,
+                      const std::function<void()>& interrupt);
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace gqa
