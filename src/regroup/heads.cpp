@@ -48,9 +48,9 @@ Heads load_heads(const ModelConfig& config, int64_t layer, const AttentionTensor
   }
   Heads heads;
   heads.head_dim = config.head_dim;
-  const int64_t kv_heads = config.kv_heads[static_cast<size_t>(layer)];
-  for (int64_t g = 0; g <= kv_heads; ++g) {
-    heads.q_begin.push_back(g * (config.q_heads / kv_heads));
+  heads.q_begin.push_back(0);
+  for (const int64_t size : config.sizes_of_groups(layer)) {
+    heads.q_begin.push_back(heads.q_begin.back() + size);
   }
   heads.q = matrix_of(*tensors.q, tensors.q_bias);
   heads.k = matrix_of(*tensors.k, tensors.k_bias);

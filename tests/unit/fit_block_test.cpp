@@ -66,7 +66,9 @@ TEST(Stream, IsTheModel) {
        .attention_bias = true,
        .mlp_bias = true,
        .max_positions = 200},
-        TinyLlama{.q_heads = 6, .kv_heads = 2, .window = 9, .max_positions = 200}}) {
+        TinyLlama{.q_heads = 6, .kv_heads = 2, .window = 9, .max_positions = 200},
+        TinyLlama{
+            .layer_kv_heads = {3, 4}, .group_sizes = {{3, 1, 4}, {}}, .max_positions = 200}}) {
     const TempDir dir;
     const auto folder = test::write_tiny(dir / "model", tiny);
     const Model model = Model::load(folder);
