@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "core/half.h"
+#include "regroup/products.h"
 
 namespace gqa {
 namespace {
@@ -22,6 +23,7 @@ ComplexMatrix plane_rows(const Matrix& matrix, int64_t head_dim, int64_t plane) 
 /// times(W) = W C.
 template <typename Times>
 HeadGrams make(const Heads& heads, const Times& times) {
+  keep_blas_on_one_thread();
   const int64_t half = heads.head_dim / 2;
   HeadGrams grams;
   grams.head_dim = heads.head_dim;

@@ -33,12 +33,6 @@ class Prices {
   std::map<Group, double> prices_;
 };
 
-HeadGroups canonical(HeadGroups groups) {
-  for (Group& group : groups) std::sort(group.begin(), group.end());
-  std::sort(groups.begin(), groups.end());
-  return groups;
-}
-
 Group members(uint32_t mask) {
   Group group;
   for (; mask != 0; mask &= mask - 1) group.push_back(std::countr_zero(mask));
@@ -172,6 +166,12 @@ class Annealing {
 };
 
 }  // namespace
+
+HeadGroups canonical(HeadGroups groups) {
+  for (Group& group : groups) std::sort(group.begin(), group.end());
+  std::sort(groups.begin(), groups.end());
+  return groups;
+}
 
 HeadGroups cheapest_partition(const PartitionOptions& options, const GroupCost& cost,
                               const std::function<void()>& interrupt) {

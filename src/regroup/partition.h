@@ -18,11 +18,14 @@ struct PartitionOptions {
   uint64_t seed = 0;   ///< of the search, where there is one
 };
 
-/// The groups of the least total cost, in canonical order (members ascending, groups by their first
-/// member). Exact where all candidate groups can be tried (dynamic programming over sets of heads:
-/// 16 heads in equal groups, 12 in any); for more heads simulated annealing (Kirkpatrick et al.
-/// 1983) over moves and swaps, which gives the same groups for the same seed. Each group's cost is
-/// asked for at most once. `interrupt` is called now and then, and may throw.
+/// Canonical order: members ascending, groups by their first member.
+HeadGroups canonical(HeadGroups groups);
+
+/// The groups of the least total cost, in canonical order. Exact where all candidate groups can be
+/// tried (dynamic programming over sets of heads: 16 heads in equal groups, 12 in any); for more
+/// heads simulated annealing (Kirkpatrick et al. 1983) over moves and swaps, which gives the same
+/// groups for the same seed. Each group's cost is asked for at most once. `interrupt` is called now
+/// and then, and may throw.
 HeadGroups cheapest_partition(const PartitionOptions& options, const GroupCost& cost,
                               const std::function<void()>& interrupt = {});
 

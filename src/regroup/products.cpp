@@ -9,11 +9,7 @@ extern "C" void openblas_set_num_threads(int n);
 namespace gqa {
 namespace {
 
-/// Work is shared out by our threads, never by BLAS: then no bit depends on how many there are.
-[[maybe_unused]] const bool one_thread_per_call = [] {
-  openblas_set_num_threads(1);
-  return true;
-}();
+[[maybe_unused]] const bool from_the_start = (keep_blas_on_one_thread(), true);
 
 /// body(begin, n) over pieces of fixed size.
 template <typename Body>
@@ -24,6 +20,13 @@ void for_pieces(Context::Impl& context, int64_t total, int64_t piece, const Body
 }
 
 }  // namespace
+
+void keep_blas_on_one_thread() {
+  [[maybe_unused]] static const bool done = [] {
+    openblas_set_num_threads(1);
+    return true;
+  }();
+}
 
 Rows times_transposed(Context::Impl& context, const Rows& x, const Rows& w) {
   Rows y(x.rows(), w.rows());

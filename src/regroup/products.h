@@ -6,6 +6,10 @@
 
 namespace gqa {
 
+/// Work is shared out by our threads, never by BLAS: then no bit depends on how many there are. To
+/// be called by whoever multiplies without the functions below, which see to it themselves.
+void keep_blas_on_one_thread();
+
 /// y [rows, out] = x [rows, in] * w [out, in]^T.
 Rows times_transposed(Context::Impl& context, const Rows& x, const Rows& w);
 /// [m, n] = a [rows, m]^T * b [rows, n].

@@ -40,21 +40,6 @@ int64_t query_heads(const HeadGrams& grams, int64_t g) {
   return grams.q_begin[static_cast<size_t>(g) + 1] - grams.q_begin[static_cast<size_t>(g)];
 }
 
-/// The map T after which what a head's values span has unit moments, T V C V^T T^T = 1: heads that
-/// span the same space are then rotations of each other, whatever reads them.
-struct Whitening {
-  Matrix map;
-  Matrix inverse;  ///< of the map, on what is spanned
-};
-
-Whitening whiten(const HeadGrams& grams, int64_t g) {
-  const Solver solver(grams.value_block(g, g));
-  const Vector& squares = solver.eigenvalues();
-  const Vector shrink = inverse_or_zero(squares, squares.maxCoeff()).cwiseSqrt();
-  return {shrink.asDiagonal() * solver.eigenvectors().transpose(),
-          solver.eigenvectors() * squares.cwiseMax(0.0).cwiseSqrt().asDiagonal()};
-}
-
 /// The orthogonal map that brings what M pairs closest (Schönemann 1966).
 Matrix closest_rotation(const Matrix& m) {
   const Eigen::JacobiSVD<Eigen::MatrixXd> svd(m, Eigen::ComputeFullU | Eigen::ComputeFullV);
@@ -67,6 +52,15 @@ Matrix square_root(const Matrix& m) {
   const Solver solver(m);
   return solver.eigenvalues().cwiseMax(0.0).cwiseSqrt().asDiagonal() *
          solver.eigenvectors().transpose();
+}
+
+Whitening whiten(const HeadGrams& grams, int64_t g) {
+  const Solver solver(grams.value_block(g, g));
+  const Vector& squares = solver.eigenvalues();
+  const Vector shrink = inverse_or_zero(squares, squares.maxCoeff()).cwiseSqrt();
+  return {shrink.asDiagonal() * solver.eigenvectors().transpose(),
+          solver.eigenvectors() * squares.cwiseMax(0.0).cwiseSqrt().asDiagonal(),
+          (shrink.array() > 0).count()};
 }
 
 ValueMix principal_values(const HeadGrams& grams, const std::vector<int64_t>& group) {

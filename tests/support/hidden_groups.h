@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <numeric>
 #include <random>
 
 #include "regroup/heads.h"
@@ -87,6 +88,40 @@ inline Heads reordered(const Heads& heads, const std::vector<int64_t>& order) {
     result.v_of(static_cast<int64_t>(i)) = heads.v_of(order[i]);
   }
   return result;
+}
+
+struct Hidden {
+  Heads original;             ///< few KV heads
+  Heads heads;                ///< as many as query heads, in other bases, shuffled
+  std::vector<int64_t> from;  ///< query head of the original
+  HeadGroups groups;          ///< in canonical order
+};
+
+/// kv_heads heads, read by q_per_kv query heads each, to find again.
+inline Hidden hide(uint64_t seed, int64_t kv_heads, int64_t q_per_kv) {
+  std::mt19937_64 random(seed);
+  Hidden hidden;
+  hidden.original = random_heads(random, kv_heads, q_per_kv, 6, 23, 21);
+  Heads all = expanded(hidden.original);
+  for (int64_t g = 0; g < all.kv_heads(); ++g) change_basis(all, g, random);
+  hidden.from.resize(static_cast<size_t>(all.kv_heads()));
+  std::iota(hidden.from.begin(), hidden.from.end(), 0);
+  std::shuffle(hidden.from.begin(), hidden.from.end(), random);
+  hidden.heads = reordered(all, hidden.from);
+  hidden.groups.resize(static_cast<size_t>(kv_heads));
+  for (size_t i = 0; i < hidden.from.size(); ++i) {
+    hidden.groups[static_cast<size_t>(hidden.from[i] / q_per_kv)].push_back(
+        static_cast<int64_t>(i));
+  }
+  std::sort(hidden.groups.begin(), hidden.groups.end());
+  return hidden;
+}
+
+/// Inputs that do not all vary alike.
+inline Vector some_variance(int64_t n) {
+  Vector variance(n);
+  for (int64_t i = 0; i < n; ++i) variance[i] = 0.3 + 0.1 * static_cast<double>(i % 7);
+  return variance;
 }
 
 /// The scores' bilinear form of query head h in each plane, conj(k)^T q as one matrix, and O V:

@@ -14,41 +14,13 @@
 namespace gqa {
 namespace {
 
+using test::Hidden;
+using test::hide;
+using test::some_variance;
+
 /// Rounding errors of maps as badly conditioned as change_basis() makes them (e^2 a map, two maps
 /// a pair of heads), over some hundred additions: far above, far below what a wrong head makes.
 constexpr double exact = 1e-9;
-
-struct Hidden {
-  Heads original;             ///< few KV heads
-  Heads heads;                ///< as many as query heads, in other bases, shuffled
-  std::vector<int64_t> from;  ///< query head of the original
-  HeadGroups groups;          ///< in canonical order
-};
-
-Hidden hide(uint64_t seed, int64_t kv_heads, int64_t q_per_kv) {
-  std::mt19937_64 random(seed);
-  Hidden hidden;
-  hidden.original = test::random_heads(random, kv_heads, q_per_kv, 6, 23, 21);
-  Heads all = test::expanded(hidden.original);
-  for (int64_t g = 0; g < all.kv_heads(); ++g) test::change_basis(all, g, random);
-  hidden.from.resize(static_cast<size_t>(all.kv_heads()));
-  std::iota(hidden.from.begin(), hidden.from.end(), 0);
-  std::shuffle(hidden.from.begin(), hidden.from.end(), random);
-  hidden.heads = test::reordered(all, hidden.from);
-  hidden.groups.resize(static_cast<size_t>(kv_heads));
-  for (size_t i = 0; i < hidden.from.size(); ++i) {
-    hidden.groups[static_cast<size_t>(hidden.from[i] / q_per_kv)].push_back(
-        static_cast<int64_t>(i));
-  }
-  std::sort(hidden.groups.begin(), hidden.groups.end());
-  return hidden;
-}
-
-Vector some_variance(int64_t n) {
-  Vector variance(n);
-  for (int64_t i = 0; i < n; ++i) variance[i] = 0.3 + 0.1 * static_cast<double>(i % 7);
-  return variance;
-}
 
 TEST(HiddenGroups, AreFoundAndMergedExactly) {
   for (const auto& [kv_heads, q_per_kv] : {std::pair{2, 3}, {4, 2}, {3, 4}, {8, 3}}) {
