@@ -113,6 +113,7 @@ std::vector<HeadGroups> make_groups(const ModelConfig& config, const ConvertOpti
     if (progress) progress("group", l, config.n_layers);
     layers.push_back(method->group({config, weights, l, options.kv_heads, options.seed}));
   }
+  if (progress) progress("group", config.n_layers, config.n_layers);
   return layers;
 }
 

@@ -136,7 +136,9 @@ class BadTensors(GqaCase):
     def test_too_large_for_f16(self):
         model = self.model(lambda m: m.poke(Q, 5, 1e6))
         for verb in ("convert", "expand", "export"):
-            self.refused(65, [*self.commands(model)[verb], "--dtype", "f16"], (Q, "f16"))
+            # Another merge would change the queries.
+            mean = ["--merge", "mean"] if verb == "convert" else []
+            self.refused(65, [*self.commands(model)[verb], *mean, "--dtype", "f16"], (Q, "f16"))
 
     def test_quantised(self):
         for dtype in ("F8_E4M3", "F8_E5M2"):

@@ -57,7 +57,7 @@ class ConvertTest(VerbCase):
 
     def test_converts(self):
         out = self.place()
-        done = self.json("convert", SOURCE, out, "--kv-heads", "2")
+        done = self.json("convert", SOURCE, out, "--kv-heads", "2", "--grouping", "neighbour")
         self.assertEqual(set(done), self.KEYS)
         self.assertEqual((done["out"], done["dry_run"], done["q_heads"]), (str(out), False, 8))
         self.assertEqual((done["source_kv_heads"], done["result_kv_heads"]), ([8] * 6, [2] * 6))

@@ -169,7 +169,7 @@ std::vector<TinyLlama> all_kinds() {
 }
 
 ConvertOptions to_heads(int64_t kv_heads) {
-  ConvertOptions options;
+  ConvertOptions options{.grouping = "neighbour", .merge = "mean"};
   options.kv_heads = kv_heads;
   return options;
 }

@@ -23,7 +23,7 @@ using test::write_tiny;
 using testing::HasSubstr;
 
 ConvertOptions to_heads(int64_t kv_heads, std::string grouping = "neighbour") {
-  ConvertOptions options;
+  ConvertOptions options{.grouping = "neighbour", .merge = "mean"};
   options.kv_heads = kv_heads;
   options.grouping = std::move(grouping);
   return options;

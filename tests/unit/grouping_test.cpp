@@ -35,7 +35,7 @@ ModelConfig with_heads(std::vector<int64_t> kv_heads) {
 }
 
 ConvertOptions options_for(int64_t kv_heads, std::string grouping, uint64_t seed = 0) {
-  ConvertOptions options;
+  ConvertOptions options{.merge = "mean"};
   options.kv_heads = kv_heads;
   options.grouping = std::move(grouping);
   options.seed = seed;

@@ -44,7 +44,7 @@ double difference(const std::vector<float>& a, const std::vector<float>& b) {
 }
 
 ConvertOptions manual(std::vector<HeadGroups> groups) {
-  ConvertOptions options;
+  ConvertOptions options{.grouping = "neighbour", .merge = "mean"};
   options.kv_heads = static_cast<int64_t>(groups.front().size());
   options.grouping = "manual";
   options.explicit_groups = std::move(groups);

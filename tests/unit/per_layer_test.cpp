@@ -32,7 +32,7 @@ const std::vector<HeadGroups> unequal = {{{4}, {0, 5, 2, 3, 1}, {7, 6}},
                                          {{7, 0, 1}, {6, 2, 5, 3, 4}}};
 
 ConvertOptions given(std::vector<HeadGroups> groups, bool may_be_unequal = false) {
-  ConvertOptions options{.grouping = "manual", .explicit_groups = std::move(groups)};
+  ConvertOptions options{.grouping = "manual", .merge = "mean", .explicit_groups = std::move(groups)};
   options.unequal = may_be_unequal;
   return options;
 }
@@ -86,12 +86,12 @@ TEST(PerLayer, UnequalGroupsHaveToBeAskedFor) {
                {"explicit_groups", "layer 0", "group 0 has 1 heads", "unequal", "--unequal"},
                [&] { plan_convert(in, given(unequal)); });
   put_file(dir / "groups.json", "[[0,1,2],[3,4,5,6,7]]");
-  ConvertOptions options{.grouping = "manual:" + (dir / "groups.json").string()};
+  ConvertOptions options{.grouping = "manual:" + (dir / "groups.json").string(), .merge = "mean"};
   expect_error(ErrorKind::bad_data, {"groups.json", "layer 0", "3 heads, expected 4", "--unequal"},
                [&] { plan_convert(in, options); });
   options.unequal = true;
   EXPECT_EQ(plan_convert(in, options).plan().result.group_sizes, (Sizes{{3, 5}, {3, 5}}));
-  expect_error(ErrorKind::usage, {"unequal", "manual:FILE", "neighbour"},
+  expect_error(ErrorKind::usage, {"unequal", "manual:FILE", "similarity"},
                [&] { plan_convert(in, {.kv_heads = 2, .unequal = true}); });
 }
 
@@ -230,7 +230,7 @@ TEST(PerLayer, RecipesGiveTheSameBytesAgain) {
     const TempDir dir;
     const auto in = write_tiny(dir / "in", {.dtype = DType::f16});
     put_file(dir / "groups.json", Json(groups).dump());
-    ConvertOptions options{.grouping = "manual:" + (dir / "groups.json").string()};
+    ConvertOptions options{.grouping = "manual:" + (dir / "groups.json").string(), .merge = "mean"};
     options.unequal = groups == unequal;
     convert(in, dir / "out", options);
     const ConvertOptions read = read_recipe(dir / "out" / "gqa_recipe.json", in);
