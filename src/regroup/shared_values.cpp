@@ -10,8 +10,9 @@ namespace {
 using Solver = Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd>;
 
 /// On the diagonals that are inverted, beside their mean.
-constexpr double inputs_ridge = 1e-8;
-constexpr double output_ridge = 1e-6;
+constexpr double output_ridge = 1e-8;
+/// Eigenvalues below this share of the largest are rounding errors.
+constexpr double negligible = 1e-12;
 
 /// Heads of the group, and the KV head that each reads in the source.
 struct Member {
@@ -27,22 +28,21 @@ std::vector<Member> members_of(const Heads& heads, const std::vector<int64_t>& g
   return members;
 }
 
-/// The top `rank` directions of the columns of b, as rows of unit length: from whichever of the two
-/// eigenproblems is the smaller.
-Matrix principal_directions(const Matrix& b, int64_t rank) {
-  if (b.rows() <= b.cols()) {
-    const Solver solver(b * b.transpose());
-    return solver.eigenvectors().rightCols(rank).transpose();
-  }
-  const Solver solver(b.transpose() * b);
-  const Vector squares = solver.eigenvalues().tail(rank).cwiseMax(0.0);
-  const Matrix right = solver.eigenvectors().rightCols(rank);
-  Matrix left = (b * right).transpose();
-  for (int64_t i = 0; i < rank; ++i) {
-    const double length = left.row(i).norm();
-    if (length > 0) left.row(i) /= length;
-  }
-  return left;
+/// What a head puts out under C_h, as a map of its values that have the moments `own` under C:
+/// R with |R v|^2 = |O v'|^2 for v' of the moments `seen` that lie as v does.
+Matrix output_root(const Matrix& output_gram, const Matrix& own, const Matrix& seen) {
+  const Solver solver(own);
+  const Vector squares = solver.eigenvalues().cwiseMax(0.0);
+  const double least = negligible * squares.maxCoeff();
+  const Vector stretch = squares.cwiseSqrt();
+  const Vector shrink = stretch.unaryExpr([&](double s) { return s * s > least ? 1.0 / s : 0.0; });
+  const Matrix whiten = shrink.asDiagonal() * solver.eigenvectors().transpose();
+  const Matrix colour = solver.eigenvectors() * stretch.asDiagonal();
+  const Solver own_seen(whiten * seen * whiten.transpose());
+  const Matrix root = own_seen.eigenvectors() *
+                      own_seen.eigenvalues().cwiseMax(0.0).cwiseSqrt().asDiagonal() *
+                      own_seen.eigenvectors().transpose();
+  return square_root(output_gram) * colour * root * whiten;
 }
 
 }  // namespace
@@ -54,21 +54,31 @@ SharedValue shared_value(const Heads& heads, const std::vector<int64_t>& group,
   Matrix mean = Matrix::Zero(heads.inputs(), heads.inputs());
   for (const Member& m : members) mean += moments[static_cast<size_t>(m.q_head)];
   mean /= static_cast<double>(members.size());
-  mean.diagonal().array() +=
-      std::max(inputs_ridge * mean.trace() / static_cast<double>(mean.rows()), 1e-300);
-  const Eigen::LLT<Matrix> root(mean);
 
-  Matrix columns(heads.inputs(), std::ssize(members) * d);
-  for (size_t i = 0; i < members.size(); ++i) {
-    const Member& m = members[i];
-    const Matrix output = square_root(heads.o_of(m.q_head).transpose() * heads.o_of(m.q_head));
-    columns.middleCols(static_cast<int64_t>(i) * d, d) = moments[static_cast<size_t>(m.q_head)] *
-                                                         heads.v_of(m.kv_head).transpose() *
-                                                         output.transpose();
+  Matrix stacked(std::ssize(group) * d, heads.inputs());
+  for (size_t a = 0; a < group.size(); ++a) {
+    stacked.middleRows(static_cast<int64_t>(a) * d, d) = heads.v_of(group[a]);
   }
-  root.matrixL().solveInPlace(columns);
+  const Matrix values = stacked * mean * stacked.transpose();
+  std::vector<Matrix> roots;
+  for (size_t a = 0; a < group.size(); ++a) {
+    const auto row = static_cast<int64_t>(a) * d;
+    Matrix energy = Matrix::Zero(d, d);
+    for (const int64_t h : query_heads_of(heads, {group[a]})) {
+      const auto v = heads.v_of(group[a]);
+      const Matrix root =
+          output_root(heads.o_of(h).transpose() * heads.o_of(h), values.block(row, row, d, d),
+                      v * moments[static_cast<size_t>(h)] * v.transpose());
+      energy += root.transpose() * root;
+    }
+    roots.push_back(square_root(energy));
+  }
+  const std::vector<Matrix> mixture = principal_mixture(values, roots);
   SharedValue shared;
-  shared.value = root.matrixU().solve(principal_directions(columns, d).transpose()).transpose();
+  shared.value = Matrix::Zero(d, heads.inputs());
+  for (size_t a = 0; a < group.size(); ++a) {
+    shared.value += mixture[a] * stacked.middleRows(static_cast<int64_t>(a) * d, d);
+  }
 
   for (const Member& m : members) {
     const Matrix& c = moments[static_cast<size_t>(m.q_head)];

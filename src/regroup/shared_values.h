@@ -13,10 +13,11 @@ struct SharedValue {
   double total = 0;  ///< the outputs' energy
 };
 
-/// principal_values() with what each query head's attention averages: moments[h] = E[y y^T] of
-/// y = sum over s of A_h(t, s) x_s. With C their mean over the group, the top head_dim eigenvectors
-/// R of sum_h C^-1/2 C_h V^T O_h^T O_h V C_h C^-1/2 give the value R^T C^-1/2; then each head's
-/// output is fitted to it by ridge regression under its own C_h.
+/// principal_values() with what each query head's attention averages: moments[h] = C_h = E[y y^T]
+/// of y = sum over s of A_h(t, s) x_s. Values are mixed under C, the mean of the group's C_h, but
+/// each head's weight in the mixture is that of what it puts out under its own C_h: with V whitened
+/// under C, O is multiplied by (V C_h V^T)^1/2. Then each head's output is fitted to the mixture by
+/// ridge regression under its own C_h. Exact for members that span the same space.
 SharedValue shared_value(const Heads& heads, const std::vector<int64_t>& group,
                          const std::vector<Matrix>& moments);
 

@@ -16,24 +16,40 @@ Vector inverse_or_zero(const Vector& x, double largest) {
   return x.unaryExpr([&](double v) { return v > largest * negligible ? 1.0 / v : 0.0; });
 }
 
-/// B_a^T B_b for all members: blocks R_a V_a C V_b^T R_b^T, R_a^T R_a = O_a^T O_a.
-Matrix output_grams(const HeadGrams& grams, const std::vector<int64_t>& group,
-                    std::vector<Matrix>& roots) {
-  const int64_t d = grams.head_dim;
-  const int64_t n = std::ssize(group);
-  roots.clear();
-  for (const int64_t g : group) roots.push_back(square_root(grams.outputs_of(g)));
-  Matrix all(n * d, n * d);
-  for (int64_t a = 0; a < n; ++a) {
-    for (int64_t b = 0; b <= a; ++b) {
-      const auto i = static_cast<size_t>(a);
-      const auto j = static_cast<size_t>(b);
-      const Matrix block = roots[i] * grams.value_block(group[i], group[j]) * roots[j].transpose();
-      all.block(a * d, b * d, d, d) = block;
-      all.block(b * d, a * d, d, d) = block.transpose();
+/// B_a^T B_b for all members: blocks roots[a] V_a C V_b^T roots[b]^T.
+Matrix output_grams(const Matrix& values, const std::vector<Matrix>& roots) {
+  const int64_t d = roots.front().rows();
+  Matrix all(values.rows(), values.cols());
+  for (size_t a = 0; a < roots.size(); ++a) {
+    const auto row = static_cast<int64_t>(a) * d;
+    for (size_t b = 0; b <= a; ++b) {
+      const auto col = static_cast<int64_t>(b) * d;
+      const Matrix block = roots[a] * values.block(row, col, d, d) * roots[b].transpose();
+      all.block(row, col, d, d) = block;
+      all.block(col, row, d, d) = block.transpose();
     }
   }
   return all;
+}
+
+/// V_a C V_b^T of a group's members.
+Matrix member_values(const HeadGrams& grams, const std::vector<int64_t>& group) {
+  const int64_t d = grams.head_dim;
+  const int64_t n = std::ssize(group);
+  Matrix values(n * d, n * d);
+  for (int64_t a = 0; a < n; ++a) {
+    for (int64_t b = 0; b < n; ++b) {
+      values.block(a * d, b * d, d, d) =
+          grams.value_block(group[static_cast<size_t>(a)], group[static_cast<size_t>(b)]);
+    }
+  }
+  return values;
+}
+
+std::vector<Matrix> output_roots(const HeadGrams& grams, const std::vector<int64_t>& group) {
+  std::vector<Matrix> roots;
+  for (const int64_t g : group) roots.push_back(square_root(grams.outputs_of(g)));
+  return roots;
 }
 
 int64_t query_heads(const HeadGrams& grams, int64_t g) {
@@ -63,18 +79,24 @@ Whitening whiten(const HeadGrams& grams, int64_t g) {
           (shrink.array() > 0).count()};
 }
 
-ValueMix principal_values(const HeadGrams& grams, const std::vector<int64_t>& group) {
-  const int64_t d = grams.head_dim;
-  std::vector<Matrix> roots;
-  const Solver solver(output_grams(grams, group, roots));
+std::vector<Matrix> principal_mixture(const Matrix& values, const std::vector<Matrix>& roots) {
+  const int64_t d = roots.front().rows();
+  const Solver solver(output_grams(values, roots));
   // Directions B c of unit length; those of no energy are left at zero.
   const Vector kept = solver.eigenvalues().tail(d);
   const Vector shrink = inverse_or_zero(kept, kept.maxCoeff()).cwiseSqrt();
   const Matrix directions = shrink.asDiagonal() * solver.eigenvectors().rightCols(d).transpose();
-  ValueMix mix;
-  for (size_t a = 0; a < group.size(); ++a) {
-    mix.value.emplace_back(directions.middleCols(static_cast<int64_t>(a) * d, d) * roots[a]);
+  std::vector<Matrix> mixture;
+  for (size_t a = 0; a < roots.size(); ++a) {
+    mixture.emplace_back(directions.middleCols(static_cast<int64_t>(a) * d, d) * roots[a]);
   }
+  return mixture;
+}
+
+ValueMix principal_values(const HeadGrams& grams, const std::vector<int64_t>& group) {
+  const int64_t d = grams.head_dim;
+  ValueMix mix;
+  mix.value = principal_mixture(member_values(grams, group), output_roots(grams, group));
   for (size_t a = 0; a < group.size(); ++a) {
     // Least squares: V_a C V'^T (V' C V'^T)^-1, and the inverse is 1 on what is kept.
     Matrix output = Matrix::Zero(d, d);
@@ -87,8 +109,8 @@ ValueMix principal_values(const HeadGrams& grams, const std::vector<int64_t>& gr
 }
 
 Loss value_loss(const HeadGrams& grams, const std::vector<int64_t>& group) {
-  std::vector<Matrix> roots;
-  const Solver solver(output_grams(grams, group, roots), Eigen::EigenvaluesOnly);
+  const Solver solver(output_grams(member_values(grams, group), output_roots(grams, group)),
+                      Eigen::EigenvaluesOnly);
   Loss loss;
   loss.total = solver.eigenvalues().sum();
   loss.lost = std::max(loss.total - solver.eigenvalues().tail(grams.head_dim).sum(), 0.0);

@@ -14,6 +14,11 @@ struct ValueMix {
   std::vector<Matrix> output;  ///< per query head of the members, in their order, the same
 };
 
+/// Per member the map of the value of rank head_dim that keeps the most of
+/// sum_a |roots[a] V_a x|^2; `values` [members * head_dim, members * head_dim]: V_a C V_b^T. The
+/// mixture has unit moments under C.
+std::vector<Matrix> principal_mixture(const Matrix& values, const std::vector<Matrix>& roots);
+
 /// The value of rank head_dim that all members share at the least loss of what they put out: the
 /// top head_dim eigenvectors of sum_a B_a B_a^T, B_a = C^1/2 V_a^T O_a^T, with outputs fitted to it
 /// by least squares. Exact for members that span the same space.
