@@ -12,16 +12,15 @@ within minutes on the same machine; --quick runs each once. Needs the Python sta
 """
 
 import json
-import os
 import subprocess
 import sys
 
 from bench_cases import all_cases
 from bench_tables import Found, report
+from page import replace_part
 
 OUT_OF_RESOURCES = 71
 ROUNDS = 3
-BEGIN, END = "<!-- ./dev bench: begin -->\n", "<!-- ./dev bench: end -->\n"
 
 
 def say(text):
@@ -51,18 +50,6 @@ def measure(gqa, cases, rounds, out):
     return found
 
 
-def replace_part(page, tables):
-    """The file is replaced as a whole or not at all."""
-    with open(page, encoding="utf-8") as file:
-        text = file.read()
-    if text.count(BEGIN) != 1 or text.count(END) != 1:
-        sys.exit(f"bench: {page}: expected once each: {BEGIN.strip()} and {END.strip()}")
-    before, after = text.split(BEGIN)[0], text.split(END)[1]
-    with open(page + ".new", "w", encoding="utf-8") as file:
-        file.write(f"{before}{BEGIN}\n{tables}\n{END}{after}")
-    os.replace(page + ".new", page)
-
-
 def main():
     arguments = sys.argv[1:]
     rounds = 1 if "--quick" in arguments else ROUNDS
@@ -76,7 +63,7 @@ def main():
         sys.exit("bench: this machine has too little memory for any of it")
     tables = report(found, all_threads)
     print(tables, end="")
-    replace_part(page, tables)
+    replace_part(page, "bench", tables)
     say(f"bench: {path} has all figures, {page} the tables")
 
 

@@ -1,0 +1,201 @@
+"""Tables, in Markdown, of what `./dev experiments conversion` found."""
+
+import statistics
+
+from bench_tables import markdown
+from experiment_cells import DATA_FREE, DEFAULT_GROUPING, SEEDS
+from experiment_runs import duration, key_of
+
+UNKNOWN = "–"
+MERGES = [method.key for method in DATA_FREE]
+GROUPINGS = ("neighbour", "similarity")
+# Published method, cell that follows it; None: no option of gqa does.
+PUBLISHED = [
+    ("GQA, averaging (Ainslie et al. 2023)", ("mean", "neighbour")),
+    ("align before merge (Jin et al. 2024)", ("aligned", "similarity")),
+    ("grouping searched, averaging, as QCQA (Joshi et al. 2024)", ("mean", "similarity")),
+    ("AsymGQA (Chen et al. 2024)", ("asymmetric", "similarity")),
+    ("key-driven (Khan et al. 2024)", None),
+    ("gqa without text", ("pca", "similarity")),
+    ("gqa with text, the default", ("default", DEFAULT_GROUPING)),
+]
+
+
+class Found:
+    """Records by model, KV heads, method and grouping; of several seeds, medians."""
+
+    def __init__(self, setting, results, models, cells):
+        self.models, self.program, self.records, self.cells = models, setting.program, {}, cells
+        for cell in cells:
+            record = results.good(key_of(setting.identity(cell)))
+            if record:
+                self.records.setdefault(cell.place(), []).append(record)
+
+    def all(self):
+        return [record for records in self.records.values() for record in records]
+
+    def rows(self):
+        return [(model, kv_heads) for model in self.models for kv_heads in model.targets]
+
+    def values(self, row, method, grouping, field="ppl"):
+        model, kv_heads = row
+        place = model.name, kv_heads, method, "" if kv_heads == 1 else grouping
+        return [r[field] for r in self.records.get(place, [])]
+
+    def median(self, row, method, grouping, field="ppl"):
+        values = self.values(row, method, grouping, field)
+        return statistics.median(values) if values else None
+
+    def original(self, model, field="ppl"):
+        return self.median((model, model.kv_heads), "original", "", field)
+
+    def best_without_text(self, row):
+        """Perplexity, merge and grouping."""
+        known = [(self.median(row, merge, grouping), merge, grouping if row[1] > 1 else "one group")
+                 for merge in MERGES for grouping in GROUPINGS if self.values(row, merge, grouping)]
+        return min(known, default=(None, None, None))
+
+    def other_builds(self):
+        return sum(record["program"] != self.program for record in self.all())
+
+
+def ppl(value, best=None):
+    if value is None:
+        return UNKNOWN
+    text = f"{value:.2f}" if value < 100 else f"{value:,.0f}" if value < 1e6 else f"{value:.1e}"
+    return f"**{text}**" if value == best else text
+
+
+def ppl_cells(values):
+    """The lowest of several stands out."""
+    known = [value for value in values if value is not None]
+    return [ppl(value, min(known) if len(known) > 1 else None) for value in values]
+
+
+def row_name(row):
+    model, kv_heads = row
+    return f"{model.name}, {model.kv_heads} to {kv_heads}"
+
+
+def share(value):
+    return UNKNOWN if value is None else f"{value:.1%}"
+
+
+def overview_table(found):
+    rows = []
+    for row in found.rows():
+        without, merge, grouping = found.best_without_text(row)
+        sizes = [r["kv_bytes"] for r in found.all() if (r["model"], r["kv_heads"]) == (row[0].name, row[1])]
+        kl = found.median(row, "default", DEFAULT_GROUPING, "kl")
+        rows.append([row_name(row), sizes[0] if sizes else UNKNOWN, ppl(found.original(row[0])),
+                     ppl(found.median(row, "mean", "neighbour")),
+                     ppl(without) + (f" ({merge}, {grouping})" if merge else ""),
+                     ppl(found.median(row, "default", DEFAULT_GROUPING)),
+                     UNKNOWN if kl is None else f"{kl:.3f}",
+                     share(found.median(row, "default", DEFAULT_GROUPING, "top1"))])
+    return markdown(["KV heads", "KV bytes per token", "original", "averaging neighbours", "best without text",
+                     "default, with text", "its KL", "its top-1 agreement"], rows)
+
+
+def method_table(found, header, methods):
+    rows = [[row_name(row), grouping, *ppl_cells([found.median(row, method, grouping) for method in methods])]
+            for row in found.rows() for grouping in (GROUPINGS if row[1] > 1 else ["one group"])]
+    return markdown(["KV heads", "grouping", *header], rows)
+
+
+def text_table(found):
+    methods = ["default", "self", "on-tinyshakespeare", "on-wikitext2-valid"]
+    rows = [[row_name(row), *ppl_cells([found.median(row, method, DEFAULT_GROUPING) for method in methods])]
+            for row in found.rows()]
+    return markdown(["KV heads", "text like the evaluated", "none (`self`)", "Shakespeare", "WikiText-2"], rows)
+
+
+def grouping_table(found):
+    groupings = ["neighbour", "random", "kmeans", "similarity"]
+    rows = [[row_name(row), merge, *ppl_cells([found.median(row, merge, grouping) for grouping in groupings])]
+            for row in found.rows() if row[1] > 1 for merge in ("mean", "pca")]
+    return markdown(["KV heads", "merge", *groupings], rows)
+
+
+def published_table(found):
+    columns = [[cell and found.median(row, *cell) for _, cell in PUBLISHED] for row in found.rows()]
+    columns = [ppl_cells(column) for column in columns]
+    return markdown(["method", *map(row_name, found.rows())],
+                    [[name, *(column[i] for column in columns)] for i, (name, _) in enumerate(PUBLISHED)])
+
+
+def seed_table(found):
+    rows = []
+    for name, method, grouping in [("default", "default", DEFAULT_GROUPING), ("merge random", "random", "neighbour"),
+                                   ("pca, grouping random", "pca", "random")]:
+        cells = []
+        for row in found.rows():
+            values = found.values(row, method, grouping)
+            cells.append(f"{ppl(min(values))} to {ppl(max(values))}" if len(values) > 1 else UNKNOWN)
+        rows.append([name, *cells])
+    return markdown(["", *map(row_name, found.rows())], rows)
+
+
+def cost_table(found):
+    methods = [("mean", "mean", "neighbour"), ("pca", "pca", "similarity"), ("closed form", "closed", "similarity"),
+               ("refined, text only", "text-only", "similarity"), ("default", "default", DEFAULT_GROUPING),
+               ("no text (`self`)", "self", DEFAULT_GROUPING)]
+    rows = []
+    for name, method, grouping in methods:
+        cells, peaks = [], []
+        for row in found.rows():
+            seconds = found.median(row, method, grouping, "seconds")
+            peaks += found.values(row, method, grouping, "peak_bytes")
+            cells.append(UNKNOWN if seconds is None else f"{seconds:.2f} s" if seconds < 10 else duration(seconds))
+        rows.append([name, *cells, f"{max(peaks) / 1e6:.0f} MB" if peaks else UNKNOWN])
+    return markdown(["", *map(row_name, found.rows()), "peak memory"], rows)
+
+
+def machines(found):
+    return " and ".join(sorted({f"{r['machine'] or 'an unknown machine'}, {r['threads']} threads, {r['isa']}, "
+                                f"gqa {r['version']}" for r in found.all()}))
+
+
+def pictures(found):
+    return "\n".join(f"![{model.name}: perplexity against KV bytes per token](conversion-{model.name}.svg)"
+                     for model in found.models if found.original(model))
+
+
+def report(found):
+    some = found.all()
+    tokens = next((r["tokens"] for r in some), 0)
+    parts = [
+        f"Perplexity on {tokens:,} tokens of held-out text; the lowest of a row is bold; the median where several "
+        f"seeds ({', '.join(map(str, SEEDS))}) were tried. Measured on {machines(found)}." if some
+        else "Nothing is measured yet.",
+        overview_table(found),
+        pictures(found),
+        "### Without text",
+        method_table(found, MERGES, MERGES),
+        "Groupings that are no neighbours, beside neighbours:",
+        grouping_table(found),
+        "### With text",
+        method_table(found, ["closed form", "refined, text only", "default: sampled text, too"],
+                     ["closed", "text-only", "default"]),
+        "The default, by the text that it is given:",
+        text_table(found),
+        "### Published methods, same models, same texts",
+        published_table(found),
+        "### How much results scatter",
+        seed_table(found),
+        "### Time and memory of a conversion",
+        cost_table(found),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def plain(found):
+    """The cells that were asked for, one a line."""
+    rows = []
+    for cell in found.cells:
+        for record in found.records.get(cell.place(), []):
+            if record["seed"] == cell.seed:
+                rows.append([cell.name(), record["kv_bytes"], f"{record['ppl']:.3f}",
+                             UNKNOWN if record["kl"] is None else f"{record['kl']:.4f}", share(record["top1"]),
+                             f"{record['seconds']:.2f} s" if "seconds" in record else UNKNOWN])
+    return markdown(["", "KV bytes per token", "ppl", "KL", "top-1 agreement", "time"], rows)
