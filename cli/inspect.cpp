@@ -19,6 +19,7 @@ namespace {
 struct InspectArgs {
   Common common;
   std::string model;
+  InspectOptions options;
 };
 
 /// Query heads of each KV head, per layer.
@@ -26,6 +27,32 @@ std::vector<std::vector<int64_t>> group_sizes(const ModelConfig& config) {
   std::vector<std::vector<int64_t>> layers;
   for (int64_t l = 0; l < config.n_layers; ++l) layers.push_back(config.sizes_of_groups(l));
   return layers;
+}
+
+/// [n, n] as a list of rows.
+Json matrix_json(const std::vector<double>& matrix, int64_t n) {
+  Json rows = Json::array();
+  for (int64_t r = 0; r < n; ++r) {
+    const auto row = matrix.begin() + r * n;
+    rows.push_back(std::vector<double>(row, row + n));
+  }
+  return rows;
+}
+
+Json aligned_json(const std::vector<HeadSimilarity>& layers) {
+  Json list = Json::array();
+  for (const HeadSimilarity& layer : layers) {
+    Json suggested = Json::array();
+    for (const SuggestedGroups& s : layer.suggested) {
+      suggested.push_back(
+          {{"kv_heads", s.groups.size()}, {"similarity", s.similarity}, {"groups", s.groups}});
+    }
+    list.push_back({{"k", matrix_json(layer.keys, layer.kv_heads)},
+                    {"v", matrix_json(layer.values, layer.kv_heads)},
+                    {"joint", matrix_json(layer.joint, layer.kv_heads)},
+                    {"suggested", suggested}});
+  }
+  return list;
 }
 
 Json as_json(const Inspection& found) {
@@ -47,6 +74,7 @@ Json as_json(const Inspection& found) {
                {"v_similarity", found.v_similarity}};
   if (config.window > 0) json["window"] = config.window;
   if (config.has_unequal_groups()) json["group_sizes"] = group_sizes(config);
+  if (!found.aligned.empty()) json["aligned_similarity"] = aligned_json(found.aligned);
   return json;
 }
 
@@ -80,6 +108,41 @@ std::string similarity_table(const Inspection& found) {
   return table_text(rows);
 }
 
+std::string groups_text(const HeadGroups& groups) {
+  std::vector<std::string> texts;
+  for (const auto& group : groups) texts.push_back(fmt::format("{{{}}}", fmt::join(group, ",")));
+  return fmt::format("{}", fmt::join(texts, " "));
+}
+
+/// Keys below the diagonal, values above it.
+std::string aligned_table(const HeadSimilarity& layer) {
+  std::vector<std::vector<std::string>> rows(1, {"K\\V"});
+  for (int64_t a = 0; a < layer.kv_heads; ++a) {
+    rows.front().push_back(std::to_string(a));
+    rows.push_back({std::to_string(a)});
+    for (int64_t b = 0; b < layer.kv_heads; ++b) {
+      const auto& matrix = b < a ? layer.keys : layer.values;
+      const auto at = static_cast<size_t>(a * layer.kv_heads + b);
+      rows.back().push_back(a == b ? "-" : fmt::format("{:.2f}", matrix.at(at)));
+    }
+  }
+  return table_text(rows);
+}
+
+std::string aligned_text(const std::vector<HeadSimilarity>& layers) {
+  std::string text =
+      "\nSimilarity of KV heads in the bases that suit them best: K below the diagonal, V above\n";
+  for (size_t l = 0; l < layers.size(); ++l) {
+    text += fmt::format("\nlayer {}\n{}", l, aligned_table(layers[l]));
+    for (const SuggestedGroups& s : layers[l].suggested) {
+      text += fmt::format("to {}, similarity {:.2f} inside: {}\n",
+                          counted(std::ssize(s.groups), "KV head"), s.similarity,
+                          groups_text(s.groups));
+    }
+  }
+  return text;
+}
+
 std::string as_text(const Inspection& found) {
   const ModelConfig& config = found.config;
   Fields fields;
@@ -104,12 +167,12 @@ std::string as_text(const Inspection& found) {
                fmt::format("{} at {} tokens", human_bytes(full), grouped(config.max_positions)));
   }
   return fields.text() + "\nSimilarity of KV heads: mean |cosine| of their weights over pairs\n" +
-         similarity_table(found);
+         similarity_table(found) + (found.aligned.empty() ? "" : aligned_text(found.aligned));
 }
 
 int run_inspect(const InspectArgs& args) {
   ProgressBar bar(args.common);
-  const Inspection found = inspect(args.model, bar.callback());
+  const Inspection found = inspect(args.model, args.options, bar.callback());
   bar.erase();
   if (args.common.json) {
     print_json(as_json(found));
@@ -124,6 +187,8 @@ int run_inspect(const InspectArgs& args) {
 Run declare_inspect(CLI::App& verb) {
   auto args = std::make_shared<InspectArgs>();
   add_model(verb, args->model);
+  verb.add_flag("--similarity", args->options.similarity,
+                "How alike KV heads are, whatever their bases, and which should share");
   add_common(verb, args->common);
   return [args] { return run_inspect(*args); };
 }

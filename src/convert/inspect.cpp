@@ -2,12 +2,14 @@
 
 #include <algorithm>
 
+#include "convert/aligned.h"
 #include "convert/similarity.h"
 #include "convert/source.h"
 
 namespace gqa {
 
-Inspection inspect(const std::filesystem::path& dir, const Progress& progress) {
+Inspection inspect(const std::filesystem::path& dir, const InspectOptions& options,
+                   const Progress& progress) {
   const SourceModel source = open_source(dir);
   Inspection result;
   result.config = source.config;
@@ -27,6 +29,10 @@ Inspection inspect(const std::filesystem::path& dir, const Progress& progress) {
     const AttentionTensors a = attention_tensors(source.checkpoint, l);
     result.k_similarity.push_back(head_similarity(*a.k, source.config.kv_heads[l]));
     result.v_similarity.push_back(head_similarity(*a.v, source.config.kv_heads[l]));
+    if (!options.similarity) continue;
+    result.aligned.push_back(study_similarity(source.config, source.checkpoint, l, [&] {
+      if (progress) progress("inspect", l, n_layers);
+    }));
   }
   if (progress) progress("inspect", n_layers, n_layers);
   return result;

@@ -23,9 +23,53 @@ class InspectTest(VerbCase):
         self.assertEqual({key: found[key] for key in expected}, expected)
         self.assertEqual(len(found["dtypes"]), 1)
         self.assertNotIn("window", found)
+        self.assertNotIn("aligned_similarity", found)
         for key in ["k_similarity", "v_similarity"]:
             self.assertEqual(len(found[key]), LAYERS)
             self.assertTrue(all(0 < x < 1 for x in found[key]))
+
+    def test_aligned_similarity_json(self):
+        found = self.json("inspect", SOURCE, "--similarity")["aligned_similarity"]
+        self.assertEqual(len(found), LAYERS)
+        for layer in found:
+            for key in ["k", "v", "joint"]:
+                matrix = layer[key]
+                self.assertEqual([len(row) for row in matrix], [8] * 8)
+                for a in range(8):
+                    self.assertEqual(matrix[a][a], 1)
+                    for b in range(a):
+                        self.assertEqual(matrix[a][b], matrix[b][a])
+                        self.assertTrue(0 < matrix[a][b] < 1)
+            self.assertAlmostEqual(layer["joint"][5][2], (layer["k"][5][2] + layer["v"][5][2]) / 2)
+            self.assertEqual([s["kv_heads"] for s in layer["suggested"]], [1, 2, 4])
+            for s in layer["suggested"]:
+                self.assertEqual([len(g) for g in s["groups"]], [8 // s["kv_heads"]] * s["kv_heads"])
+                self.assertEqual(sorted(sum(s["groups"], [])), list(range(8)))
+                pairs = [layer["joint"][a][b] for g in s["groups"] for a in g for b in g if a < b]
+                self.assertAlmostEqual(s["similarity"], sum(pairs) / len(pairs))
+
+    def test_aligned_similarity_finds_copies(self):
+        out = self.place()
+        self.ok("expand", self.convert(kv_heads=4), out)
+        for layer in self.json("inspect", out, "--similarity")["aligned_similarity"]:
+            best = layer["suggested"][-1]
+            self.assertEqual(best["groups"], [[0, 1], [2, 3], [4, 5], [6, 7]])
+            self.assertAlmostEqual(best["similarity"], 1)
+
+    def test_aligned_similarity_text(self):
+        text = self.ok("inspect", SOURCE, "--similarity")
+        self.assertTrue(text.startswith(self.ok("inspect", SOURCE)))
+        layer = self.json("inspect", SOURCE, "--similarity")["aligned_similarity"][3]
+        lines = text.split("\nlayer 3\n")[1].split("\n\n")[0].splitlines()
+        rows = [line.split() for line in lines[1:9]]
+        for a in range(8):
+            for b in range(8):
+                key = "k" if b < a else "v"
+                self.assertEqual(rows[a][b + 1], "-" if a == b else f"{layer[key][a][b]:.2f}")
+        groups = [" ".join("{" + ",".join(map(str, g)) + "}" for g in s["groups"])
+                  for s in layer["suggested"]]
+        self.assertEqual([line.split(": ")[1] for line in lines[9:]], groups)
+        self.assertTrue(lines[9].startswith("to 1 KV head, similarity 0."), lines)
 
     def test_one_head_has_no_similarity(self):
         self.assertEqual(self.json("inspect", self.convert(kv_heads=1))["k_similarity"],
