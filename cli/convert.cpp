@@ -67,12 +67,11 @@ std::vector<CLI::Option*> add_method(CLI::App& verb, ConvertOptions& options) {
                 [&options](const std::string& value) {
                   options.kv_heads = parse_integer("--kv-heads", value, 1, INT64_MAX);
                 }),
-      add_value(
-          verb, "--grouping", "HOW",
-          "Which KV heads become one: neighbour, random, similarity\nor manual:FILE; default: "
-          "similarity",
-          [&options](const std::string& value) { options.grouping = value; }),
-      verb.add_flag("--unequal", options.unequal, "Let groups of manual:FILE be of different sizes")
+      add_value(verb, "--grouping", "HOW",
+                "Which KV heads become one: neighbour, random, similarity,\nkmeans, key-driven or "
+                "manual:FILE; default: similarity",
+                [&options](const std::string& value) { options.grouping = value; }),
+      verb.add_flag("--unequal", options.unequal, "Let groups be of different sizes")
           ->option_text(" "),
       add_value(verb, "--merge", "HOW",
                 "How they become one: mean, first, random, medoid,\naligned or pca; default: pca",

@@ -101,7 +101,7 @@ def find_texts(root, data, folder):
     texts = {name: text / f"{name}.txt" for name in ("tinyshakespeare", "wikitext2-valid")}
     whole, shipped = text / "tinystories-valid.txt", root / "models/tales-mha/heldout.txt"
     lines = (whole if whole.exists() else shipped).read_text("utf-8").splitlines(keepends=True)
-    cut = (9 * len(lines) + 9) // 10 if whole.exists() else len(lines) // 2
+    cut = len(lines) - len(lines) // 10 if whole.exists() else len(lines) // 2
     for name, part in ("calibration", lines[:cut]), ("held-out", lines[cut:]):
         texts[name] = folder / f"{name}.txt"
         texts[name].write_text("".join(part), "utf-8")
@@ -111,7 +111,8 @@ def find_texts(root, data, folder):
 def pairs():
     """Every method with every grouping that it is measured with."""
     for grouping in "neighbour", "similarity":
-        yield from ((method, grouping) for method in (*DATA_FREE, CLOSED, TEXT_ONLY, DEFAULT))
+        yield from ((method, grouping) for method in (*DATA_FREE, CLOSED))
+    yield from ((method, "similarity") for method in (TEXT_ONLY, DEFAULT))
     for grouping in "random", "kmeans":
         yield from ((method, grouping) for method in DATA_FREE if method.key in ("mean", "pca"))
     for method in BY_ITSELF, *OTHER_TEXTS, ASYMMETRIC:

@@ -36,13 +36,14 @@ struct Calibration {
 
 struct ConvertOptions {
   int64_t kv_heads = 0;  ///< of the result, in every layer; 0: as many as groups are given
-  std::string grouping = "similarity";  ///< neighbour | random | similarity | manual:FILE | manual
-  std::string merge = "pca";            ///< mean | first | random | medoid | aligned | pca
-  uint64_t seed = 0;                    ///< of all that is random
+  std::string grouping =
+      "similarity";  ///< or neighbour | random | kmeans | key-driven | manual:FILE | manual
+  std::string merge = "pca";  ///< or mean | first | random | medoid | aligned
+  uint64_t seed = 0;          ///< of all that is random
   /// One per layer, for grouping "manual" and for that alone; order is kept as it stands. Sizes
   /// count KV heads of the source.
   std::vector<HeadGroups> explicit_groups = {};
-  /// Whether given groups may be of different sizes. Layers may differ in their number anyway.
+  /// Whether groups may be of different sizes. Layers may differ in their number if they are given.
   bool unequal = false;
   std::optional<Calibration> calibration = {};
   ExportOptions output = {};

@@ -1,13 +1,11 @@
 #include "convert/grouping.h"
 
 #include <algorithm>
-#include <functional>
 #include <numeric>
 #include <utility>
 
+#include "convert/head_grouping.h"
 #include "core/fail.h"
-#include "regroup/merge_heads.h"
-#include "regroup/partition.h"
 #include "regroup/random.h"
 
 namespace gqa {
@@ -33,8 +31,6 @@ std::vector<int64_t> heads_of(const GroupingInput& in) {
   return heads;
 }
 
-HeadGroups group_neighbours(const GroupingInput& in) { return cut(heads_of(in), in.kv_heads); }
-
 HeadGroups group_randomly(const GroupingInput& in) {
   std::vector<int64_t> heads = heads_of(in);
   Random random(in.seed, RandomUse::grouping, in.layer);
@@ -45,28 +41,38 @@ HeadGroups group_randomly(const GroupingInput& in) {
   return groups;
 }
 
-/// The groups that lose the least by what principal heads keep. With text, neighbours are another
-/// candidate, and what they make of the layer's output decides.
-HeadGroups group_similar(const GroupingInput& in) {
-  const int64_t heads = in.config.kv_heads[in.layer];
-  if (in.kv_heads == heads) return group_neighbours(in);
-  const PartitionOptions options{.heads = heads, .groups = in.kv_heads, .seed = in.seed};
-  if (in.weights.calibrator != nullptr) {
-    const LayerStudy study = in.weights.calibrator->study(in.layer);
-    const StudyPrices prices(study);
-    const HeadGroups cheapest = cheapest_partition(options, std::cref(prices));
-    const HeadGroups neighbours = group_neighbours(in);
-    if (cheapest == neighbours) return cheapest;
-    return in.weights.calibrator->best_groups(study, {cheapest, neighbours});
-  }
-  const HeadGrams grams = make_grams(
-      load_heads(in.config, in.layer, attention_tensors(*in.weights.checkpoint, in.layer)),
-      assumed_variance(attention_norm(*in.weights.checkpoint, in.layer), in.config.attention_bias));
-  return cheapest_partition(options, HeadPrices(grams));
+constexpr GroupingMethod methods[] = {
+    {"neighbour", GroupSizes::equal, group_neighbours},
+    {"random", GroupSizes::equal, group_randomly},
+    {"similarity", GroupSizes::any, group_similar},
+    {"kmeans", GroupSizes::any, group_clusters},
+    {"key-driven", GroupSizes::unequal, group_by_importance},
+};
+
+const GroupingMethod& find_grouping(std::string_view name) {
+  const auto* method = std::ranges::find(methods, name, &GroupingMethod::name);
+  if (method != std::ranges::end(methods)) return *method;
+  std::vector<std::string_view> names;
+  for (const GroupingMethod& m : methods) names.push_back(m.name);
+  fail(ErrorKind::usage, "grouping `{}` is not known; choices: {}, manual:FILE", name,
+       fmt::join(names, ", "));
 }
 
-constexpr GroupingMethod methods[] = {
-    {"neighbour", group_neighbours}, {"random", group_randomly}, {"similarity", group_similar}};
+void check_sizes(const GroupingMethod& method, bool unequal) {
+  require(!unequal || method.sizes != GroupSizes::equal,
+          "grouping `{}` makes equal groups; unequal ones are made by similarity, kmeans and "
+          "key-driven, or given (manual:FILE)",
+          method.name);
+  require(unequal || method.sizes != GroupSizes::unequal,
+          "grouping `{}` makes groups of different sizes: they have to be allowed (--unequal)",
+          method.name);
+}
+
+/// Any number of unequal groups that each layer has heads for.
+void check_unequal_kv_heads(const ModelConfig& config, int64_t kv_heads) {
+  const int64_t most = std::ranges::min(config.kv_heads);
+  require(kv_heads >= 1 && kv_heads <= most, "kv_heads: expected 1 to {}, got {}", most, kv_heads);
+}
 
 std::vector<HeadGroups> explicit_groups(const ModelConfig& config, const ConvertOptions& options) {
   require(!options.explicit_groups.empty(),
@@ -83,35 +89,31 @@ std::vector<HeadGroups> groups_from_file(const ModelConfig& config, const Conver
 
 }  // namespace
 
+HeadGroups group_neighbours(const GroupingInput& in) { return cut(heads_of(in), in.kv_heads); }
+
 std::span<const GroupingMethod> grouping_methods() { return methods; }
 
 std::vector<HeadGroups> make_groups(const ModelConfig& config, const ConvertOptions& options,
                                     const WeightsToGroup& weights, const Progress& progress) {
   const bool given = options.grouping == manual_name || options.grouping.starts_with(manual_prefix);
-  require(
-      given || !options.unequal,
-      "unequal groups have to be given (grouping `manual:FILE`); grouping `{}` makes equal ones",
-      options.grouping);
+  const GroupingMethod* method = given ? nullptr : &find_grouping(options.grouping);
+  if (method != nullptr) check_sizes(*method, options.unequal);
   // As many KV heads as groups are given, or any number of unequal ones.
-  const bool follows =
-      given && (options.kv_heads == 0 || (options.unequal && options.kv_heads > 0));
-  if (!follows) check_kv_heads(config, options.kv_heads);
+  const bool follows = given && (options.kv_heads == 0 || options.unequal);
+  if (method != nullptr && options.unequal) {
+    check_unequal_kv_heads(config, options.kv_heads);
+  } else if (!follows) {
+    check_kv_heads(config, options.kv_heads);
+  }
   if (options.grouping == manual_name) return explicit_groups(config, options);
   require(options.explicit_groups.empty(),
           "explicit_groups go with grouping `manual` alone, not with `{}`", options.grouping);
-  if (options.grouping.starts_with(manual_prefix)) return groups_from_file(config, options);
-  const auto* method =
-      std::ranges::find(methods, std::string_view(options.grouping), &GroupingMethod::name);
-  if (method == std::ranges::end(methods)) {
-    std::vector<std::string_view> names;
-    for (const GroupingMethod& m : methods) names.push_back(m.name);
-    fail(ErrorKind::usage, "grouping `{}` is not known; choices: {}, manual:FILE", options.grouping,
-         fmt::join(names, ", "));
-  }
+  if (given) return groups_from_file(config, options);
   std::vector<HeadGroups> layers;
   for (int64_t l = 0; l < config.n_layers; ++l) {
     if (progress) progress("group", l, config.n_layers);
-    layers.push_back(method->group({config, weights, l, options.kv_heads, options.seed}));
+    const GroupingInput in{config, weights, l, options.kv_heads, options.unequal, options.seed};
+    layers.push_back(method->group(in));
   }
   if (progress) progress("group", config.n_layers, config.n_layers);
   return layers;

@@ -26,21 +26,30 @@ struct GroupingInput {
   const ModelConfig& config;
   const WeightsToGroup& weights;
   int64_t layer = 0;
-  int64_t kv_heads = 0;  ///< wanted; divides the layer's own number
+  int64_t kv_heads = 0;  ///< wanted; divides the layer's own number where groups are equal
+  bool unequal = false;  ///< whether groups may be of different sizes
   uint64_t seed = 0;
 };
 
-/// Groups are of equal size. Canonical order: members ascending, groups by their first member, so
-/// that as many groups as heads change nothing.
+/// Sizes of the groups that a method makes.
+enum class GroupSizes { equal, any, unequal };
+
+/// Canonical order: members ascending, groups by their first member, so that as many groups as
+/// heads change nothing.
 struct GroupingMethod {
   std::string_view name;
+  GroupSizes sizes;
   HeadGroups (*group)(const GroupingInput&);
 };
+
+/// Heads in order, cut into groups of equal size.
+HeadGroups group_neighbours(const GroupingInput& in);
 
 std::span<const GroupingMethod> grouping_methods();
 
 /// Per layer. Throws Error: usage for an unknown grouping, for a number of KV heads or explicit
-/// groups that do not fit the model; no_input and bad_data for the file of `manual:FILE`.
+/// groups that do not fit the model, for sizes that the grouping does not make; no_input and
+/// bad_data for the file of `manual:FILE`.
 std::vector<HeadGroups> make_groups(const ModelConfig& config, const ConvertOptions& options,
                                     const WeightsToGroup& weights = {},
                                     const Progress& progress = {});

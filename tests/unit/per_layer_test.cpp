@@ -32,7 +32,8 @@ const std::vector<HeadGroups> unequal = {{{4}, {0, 5, 2, 3, 1}, {7, 6}},
                                          {{7, 0, 1}, {6, 2, 5, 3, 4}}};
 
 ConvertOptions given(std::vector<HeadGroups> groups, bool may_be_unequal = false) {
-  ConvertOptions options{.grouping = "manual", .merge = "mean", .explicit_groups = std::move(groups)};
+  ConvertOptions options{
+      .grouping = "manual", .merge = "mean", .explicit_groups = std::move(groups)};
   options.unequal = may_be_unequal;
   return options;
 }
@@ -91,8 +92,20 @@ TEST(PerLayer, UnequalGroupsHaveToBeAskedFor) {
                [&] { plan_convert(in, options); });
   options.unequal = true;
   EXPECT_EQ(plan_convert(in, options).plan().result.group_sizes, (Sizes{{3, 5}, {3, 5}}));
-  expect_error(ErrorKind::usage, {"unequal", "manual:FILE", "similarity"},
-               [&] { plan_convert(in, {.kv_heads = 2, .unequal = true}); });
+  expect_error(ErrorKind::usage, {"neighbour", "equal", "manual:FILE", "similarity"}, [&] {
+    plan_convert(in, {.kv_heads = 2, .grouping = "neighbour", .unequal = true});
+  });
+  expect_error(ErrorKind::usage, {"key-driven", "--unequal"},
+               [&] { plan_convert(in, {.kv_heads = 2, .grouping = "key-driven"}); });
+  // Searched ones: 3 heads of 8, which no equal groups can be.
+  for (const char* grouping : {"similarity", "kmeans", "key-driven"}) {
+    const auto plan =
+        plan_convert(in, {.kv_heads = 3, .grouping = grouping, .unequal = true}).plan();
+    EXPECT_EQ(plan.result.kv_heads, (std::vector<int64_t>{3, 3})) << grouping;
+    EXPECT_TRUE(plan.result.has_unequal_groups()) << grouping;
+  }
+  expect_error(ErrorKind::usage, {"kv_heads", "1 to 8", "9"},
+               [&] { plan_convert(in, {.kv_heads = 9, .unequal = true}); });
 }
 
 TEST(PerLayer, UnequalGroupsPartTheHeadsToo) {

@@ -1,0 +1,52 @@
+#include "convert/head_grouping.h"
+
+#include <functional>
+
+#include "regroup/clusters.h"
+#include "regroup/head_similarity.h"
+#include "regroup/key_driven.h"
+#include "regroup/merge_heads.h"
+#include "regroup/partition.h"
+
+namespace gqa {
+namespace {
+
+/// Under the moments of the text, or those that are assumed without one.
+HeadGrams grams_of(const GroupingInput& in) {
+  if (in.weights.calibrator != nullptr) return in.weights.calibrator->study(in.layer).grams;
+  const Checkpoint& checkpoint = *in.weights.checkpoint;
+  return make_grams(
+      load_heads(in.config, in.layer, attention_tensors(checkpoint, in.layer)),
+      assumed_variance(attention_norm(checkpoint, in.layer), in.config.attention_bias));
+}
+
+}  // namespace
+
+HeadGroups group_similar(const GroupingInput& in) {
+  const int64_t heads = in.config.kv_heads[static_cast<size_t>(in.layer)];
+  const PartitionOptions options{
+      .heads = heads, .groups = in.kv_heads, .equal = !in.unequal, .seed = in.seed};
+  if (in.weights.calibrator == nullptr) {
+    const HeadGrams grams = grams_of(in);
+    return cheapest_partition(options, HeadPrices(grams));
+  }
+  const LayerStudy study = in.weights.calibrator->study(in.layer);
+  const StudyPrices prices(study);
+  const HeadGroups cheapest = cheapest_partition(options, std::cref(prices));
+  if (in.unequal) return cheapest;
+  const HeadGroups neighbours = group_neighbours(in);
+  if (cheapest == neighbours) return cheapest;
+  return in.weights.calibrator->best_groups(study, {cheapest, neighbours});
+}
+
+HeadGroups group_clusters(const GroupingInput& in) {
+  return cluster_heads(
+      aligned_similarity(grams_of(in)).joint,
+      {.groups = in.kv_heads, .equal = !in.unequal, .seed = in.seed, .layer = in.layer});
+}
+
+HeadGroups group_by_importance(const GroupingInput& in) {
+  return key_driven_groups(grams_of(in), in.kv_heads);
+}
+
+}  // namespace gqa

@@ -1,0 +1,18 @@
+// Groupings that look at the heads.
+#pragma once
+
+#include "convert/grouping.h"
+
+namespace gqa {
+
+/// The groups that lose the least by what principal heads keep. With text, neighbours are another
+/// candidate for equal groups, and what they make of the layer's output decides.
+HeadGroups group_similar(const GroupingInput& in);
+
+/// k-means over the heads' aligned similarity.
+HeadGroups group_clusters(const GroupingInput& in);
+
+/// Groups of unequal sizes that share importance out evenly.
+HeadGroups group_by_importance(const GroupingInput& in);
+
+}  // namespace gqa
