@@ -1,25 +1,12 @@
 #include "convert/aligned.h"
 
 #include "regroup/clusters.h"
+#include "regroup/head_prices.h"
 #include "regroup/head_similarity.h"
-#include "regroup/merge_heads.h"
 #include "regroup/partition.h"
 
 namespace gqa {
 namespace {
-
-/// Layers of up to so many KV heads have all groups priced. The price of a group of m heads takes
-/// the eigenvalues of a matrix of m * head_dim rows: with 8 heads of size 128 these are 98 matrices
-/// of up to 512 rows, with 16 among others 12870 of 1024.
-constexpr int64_t most_priced = 8;
-
-HeadGrams grams_of(const ModelConfig& config, const Checkpoint& checkpoint, int64_t layer) {
-  const AttentionTensors tensors = attention_tensors(checkpoint, layer);
-  const Tensor& norm = attention_norm(checkpoint, layer);
-  check_finite(norm);
-  return make_grams(load_heads(config, layer, tensors),
-                    assumed_variance(norm, tensors.q_bias != nullptr));
-}
 
 std::vector<double> elements(const Matrix& matrix) {
   return {matrix.data(), matrix.data() + matrix.size()};
@@ -41,7 +28,7 @@ double mean_inside(const HeadGroups& groups, const Matrix& similarity) {
 
 HeadSimilarity study_similarity(const ModelConfig& config, const Checkpoint& checkpoint,
                                 int64_t layer, const std::function<void()>& interrupt) {
-  const HeadGrams grams = grams_of(config, checkpoint, layer);
+  const HeadGrams grams = load_grams(config, checkpoint, layer);
   interrupt();
   const AlignedSimilarity alike = aligned_similarity(grams);
   interrupt();
@@ -53,7 +40,7 @@ HeadSimilarity study_similarity(const ModelConfig& config, const Checkpoint& che
   const HeadPrices prices(grams);
   for (int64_t n = 1; n <= result.kv_heads / 2; ++n) {
     if (result.kv_heads % n != 0) continue;
-    const HeadGroups groups = result.kv_heads <= most_priced
+    const HeadGroups groups = result.kv_heads <= most_priced_heads
                                   ? cheapest_partition({.heads = result.kv_heads, .groups = n},
                                                        std::cref(prices), interrupt)
                                   : cluster_heads(alike.joint, {.groups = n, .layer = layer});

@@ -112,7 +112,13 @@ std::vector<HeadGroups> make_groups(const ModelConfig& config, const ConvertOpti
   std::vector<HeadGroups> layers;
   for (int64_t l = 0; l < config.n_layers; ++l) {
     if (progress) progress("group", l, config.n_layers);
-    const GroupingInput in{config, weights, l, options.kv_heads, options.unequal, options.seed};
+    const GroupingInput in{config,
+                           weights,
+                           l,
+                           options.kv_heads,
+                           options.unequal,
+                           options.seed,
+                           options.output.threads};
     layers.push_back(method->group(in));
   }
   if (progress) progress("group", config.n_layers, config.n_layers);

@@ -29,6 +29,7 @@ struct GroupingInput {
   int64_t kv_heads = 0;  ///< wanted; divides the layer's own number where groups are equal
   bool unequal = false;  ///< whether groups may be of different sizes
   uint64_t seed = 0;
+  int threads = 0;  ///< 0: default_threads()
 };
 
 /// Sizes of the groups that a method makes.

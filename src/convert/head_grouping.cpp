@@ -3,9 +3,9 @@
 #include <functional>
 
 #include "regroup/clusters.h"
+#include "regroup/head_prices.h"
 #include "regroup/head_similarity.h"
 #include "regroup/key_driven.h"
-#include "regroup/merge_heads.h"
 #include "regroup/partition.h"
 
 namespace gqa {
@@ -14,10 +14,7 @@ namespace {
 /// Under the moments of the text, or those that are assumed without one.
 HeadGrams grams_of(const GroupingInput& in) {
   if (in.weights.calibrator != nullptr) return in.weights.calibrator->study(in.layer).grams;
-  const Checkpoint& checkpoint = *in.weights.checkpoint;
-  return make_grams(
-      load_heads(in.config, in.layer, attention_tensors(checkpoint, in.layer)),
-      assumed_variance(attention_norm(checkpoint, in.layer), in.config.attention_bias));
+  return load_grams(in.config, *in.weights.checkpoint, in.layer);
 }
 
 }  // namespace
@@ -26,6 +23,11 @@ HeadGroups group_similar(const GroupingInput& in) {
   const int64_t heads = in.config.kv_heads[static_cast<size_t>(in.layer)];
   const PartitionOptions options{
       .heads = heads, .groups = in.kv_heads, .equal = !in.unequal, .seed = in.seed};
+  if (heads > most_priced_heads) {
+    const HeadGrams grams = grams_of(in);
+    ThreadPool pool(in.threads == 0 ? default_threads() : in.threads);
+    return cheapest_partition(options, PairPrices(grams, pool));
+  }
   if (in.weights.calibrator == nullptr) {
     const HeadGrams grams = grams_of(in);
     return cheapest_partition(options, HeadPrices(grams));

@@ -5,8 +5,9 @@
 
 namespace gqa {
 
-/// The groups that lose the least by what principal heads keep. With text, neighbours are another
-/// candidate for equal groups, and what they make of the layer's output decides.
+/// The groups that lose the least by what principal heads keep; pairs alone are priced where there
+/// are more than 8 heads. With text, and as few heads, neighbours are another candidate for equal
+/// groups, and what they make of the layer's output decides.
 HeadGroups group_similar(const GroupingInput& in);
 
 /// k-means over the heads' aligned similarity.

@@ -75,6 +75,14 @@ HeadGrams make_grams(const Heads& heads, const Matrix& moments) {
   return make(heads, [&](const Matrix& w) { return Matrix(w * moments); });
 }
 
+HeadGrams load_grams(const ModelConfig& config, const Checkpoint& checkpoint, int64_t layer) {
+  const AttentionTensors tensors = attention_tensors(checkpoint, layer);
+  const Tensor& norm = attention_norm(checkpoint, layer);
+  check_finite(norm);
+  return make_grams(load_heads(config, layer, tensors),
+                    assumed_variance(norm, tensors.q_bias != nullptr));
+}
+
 Vector assumed_variance(const Tensor& norm_weight, bool has_biases) {
   const int64_t width = norm_weight.elements;
   Vector variance(width + (has_biases ? 1 : 0));

@@ -38,6 +38,9 @@ HeadGrams make_grams(const Heads& heads, const Vector& variance);
 /// Under any C [inputs, inputs].
 HeadGrams make_grams(const Heads& heads, const Matrix& moments);
 
+/// Of a layer of a checkpoint, under assumed_variance().
+HeadGrams load_grams(const ModelConfig& config, const Checkpoint& checkpoint, int64_t layer);
+
 /// What is known of a layer's inputs without any text: they leave a norm with these weights, so
 /// that each is taken to vary by its weight's square, independently of the others. A 1 for the
 /// input that biases multiply.

@@ -24,17 +24,4 @@ Heads merge_heads(const Heads& heads, const HeadGrams& grams, const HeadGroups& 
   return result;
 }
 
-HeadPrices::HeadPrices(const HeadGrams& grams) : grams_(grams) {
-  for (int64_t g = 0; g < grams.kv_heads(); ++g) {
-    scores_ += key_loss(grams, {g}).total;
-    outputs_ += value_loss(grams, {g}).total;
-  }
-}
-
-double HeadPrices::operator()(const std::vector<int64_t>& group) const {
-  const auto share = [](double lost, double total) { return total > 0 ? lost / total : 0.0; };
-  return share(key_loss(grams_, group).lost, scores_) +
-         share(value_loss(grams_, group).lost, outputs_);
-}
-
 }  // namespace gqa

@@ -6,6 +6,7 @@
 #include <numeric>
 #include <set>
 
+#include "regroup/head_prices.h"
 #include "regroup/layer_study.h"
 #include "regroup/merge_heads.h"
 #include "regroup/partition.h"
