@@ -44,6 +44,8 @@ OTHER_TEXTS = [Method(f"on-{text}", CALIBRATE, text, expected=120)
 # Groups by activations, of any size, merged by averaging.
 ASYMMETRIC = Method("asymmetric", ("--merge", "mean", "--unequal", "--refine", "0",
                                    "--sampled-tokens", "0", *CALIBRATE), "calibration", expected=10)
+# Sizes by importance, known from weights; merged by averaging.
+KEY_DRIVEN = Method("key-driven", ("--merge", "mean", "--unequal"))
 
 
 class Cell(NamedTuple):
@@ -117,6 +119,7 @@ def pairs():
         yield from ((method, grouping) for method in DATA_FREE if method.key in ("mean", "pca"))
     for method in BY_ITSELF, *OTHER_TEXTS, ASYMMETRIC:
         yield method, DEFAULT_GROUPING
+    yield KEY_DRIVEN, "key-driven"
 
 
 def all_cells(models):
@@ -125,12 +128,11 @@ def all_cells(models):
     for method, grouping in sorted(pairs(), key=lambda pair: pair[0].expected):
         for model in models:
             for kv_heads in model.targets:
-                if kv_heads == 1 and grouping != (DEFAULT_GROUPING if method.text else "neighbour"):
+                once = DEFAULT_GROUPING if method.text else "neighbour"
+                if kv_heads == 1 and grouping not in (once, "key-driven"):
                     continue
                 cell = Cell(model, kv_heads, method, grouping)
-                # Seeds of the default say how far results scatter: once is enough.
-                once = method is DEFAULT and grouping != DEFAULT_GROUPING
-                cells += [cell._replace(seed=seed) for seed in (cell.seeds() if not once else (0,))]
+                cells += [cell._replace(seed=seed) for seed in cell.seeds()]
     return cells
 
 

@@ -15,7 +15,7 @@ PUBLISHED = [
     ("align before merge (Jin et al. 2024)", ("aligned", "similarity")),
     ("grouping searched, averaging, as QCQA (Joshi et al. 2024)", ("mean", "similarity")),
     ("AsymGQA (Chen et al. 2024)", ("asymmetric", "similarity")),
-    ("key-driven (Khan et al. 2024)", None),
+    ("key-driven (Khan et al. 2024)", ("key-driven", "key-driven")),
     ("gqa without text", ("pca", "similarity")),
     ("gqa with text, the default", ("default", DEFAULT_GROUPING)),
 ]
