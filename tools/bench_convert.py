@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Times `gqa convert` beside a plain copy of the same files, and holds its memory against its own estimate.
 
-usage: bench_convert.py [--rounds N] [--layers N] [--dir DIR] GQA
+usage: bench_convert.py [--rounds N] [--layers N] [--grouping HOW] [--merge HOW] [--dir DIR] GQA
 
 Makes a model of 7B shape but fewer layers in a folder of its own under DIR (default: build), copies it (cp -r, then
-sync) and converts it to 8 KV heads, in turns, page cache warm, and prints medians. Memory is what /proc says of anonymous
+sync) and converts it to 8 KV heads (neighbours, mean, unless said), in turns, page cache warm, and prints medians. Memory is what /proc says of anonymous
 pages, polled: pages of mapped files are the system's to take back.
 """
 
@@ -69,20 +69,20 @@ def copy(source, out):
     return seconds
 
 
-def convert(gqa, source, out):
+def convert(gqa, source, out, method):
     """Seconds, peak and the program's own report."""
     read_all(source)
     os.sync()
-    seconds, peak, report = run_watched([gqa, "convert", source, out, "--kv-heads", "8", "--json", "--quiet"])
+    seconds, peak, report = run_watched([gqa, "convert", source, out, "--kv-heads", "8", "--json", "--quiet", *method])
     shutil.rmtree(out)
     return seconds, peak, json.loads(report)
 
 
-def measure(gqa, rounds, source, out):
+def measure(gqa, rounds, source, out, method):
     copies, converts, peaks = [], [], []
     for turn in range(rounds):
         copies.append(copy(source, out))
-        seconds, peak, report = convert(gqa, source, out)
+        seconds, peak, report = convert(gqa, source, out, method)
         converts.append(seconds)
         peaks.append(peak)
         print(f"bench: round {turn + 1} of {rounds}: copy {copies[-1]:.1f} s, convert {seconds:.1f} s",
@@ -90,6 +90,7 @@ def measure(gqa, rounds, source, out):
     size = sum(path.stat().st_size for path in source.iterdir())
     copied, converted, peak = statistics.median(copies), statistics.median(converts), max(peaks)
     estimate = report["peak_memory_bytes"]
+    print(f"method    {' '.join(method)}")
     print(f"source    {size / 1e9:.2f} GB, result {report['output_bytes'] / 1e9:.2f} GB")
     print(f"copy      {copied:.2f} s ({size / copied / 1e6:.0f} MB/s)")
     print(f"convert   {converted:.2f} s")
@@ -103,6 +104,8 @@ def main():
     parser.add_argument("gqa")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--layers", type=int, default=8)
+    parser.add_argument("--grouping", default="neighbour")
+    parser.add_argument("--merge", default="mean")
     parser.add_argument("--dir", default="build")
     a = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bench-convert-", dir=a.dir) as folder:
@@ -110,7 +113,8 @@ def main():
         shape = [word for name, value in SHAPE.items() for word in (f"--{name}", str(value))]
         subprocess.run([sys.executable, TOOLS / "random_model.py", source, "--dtype", "f16", "--layers", str(a.layers),
                         *shape], check=True)
-        measure(a.gqa, a.rounds, source, pathlib.Path(folder) / "out")
+        measure(a.gqa, a.rounds, source, pathlib.Path(folder) / "out",
+                ["--grouping", a.grouping, "--merge", a.merge])
 
 
 if __name__ == "__main__":
