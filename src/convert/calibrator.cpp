@@ -1,5 +1,6 @@
 #include "convert/calibrator.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "convert/elements.h"
@@ -161,6 +162,21 @@ Calibrator::Calibrator(const SourceModel& source, const ConvertOptions& options,
 Calibrator::~Calibrator() = default;
 
 int64_t Calibrator::tokens() const { return impl_->text.tokens(); }
+int64_t Calibrator::memory_bytes() const {
+  const ModelConfig& c = impl_->config;
+  const int64_t widest = std::max(c.width, c.q_heads * c.head_dim);
+  int64_t pairs = 0;
+  for (const auto& window : impl_->text.windows) pairs += std::ssize(window) * std::ssize(window);
+  // Measured: the program with BLAS; rows of activations at a time; and, of the shape of a
+  // projection in double, the layer before and after, and what conjugate gradients keep. Moments
+  // of inputs come for every query head.
+  constexpr int64_t program = int64_t{24} << 20;
+  constexpr int64_t rows = 14;
+  constexpr int64_t projections = 12;
+  return program + 4 * c.q_heads * pairs + 4 * rows * impl_->text.tokens() * widest +
+         8 * (c.q_heads + projections) * c.width * widest;
+}
+
 const std::string& Calibrator::text_sha256() const { return impl_->sha256; }
 
 LayerStudy Calibrator::study(int64_t layer) {

@@ -20,6 +20,8 @@ class Calibrator {
   ~Calibrator();
 
   int64_t tokens() const;
+  /// Of the whole program at its peak, mapped files aside: an estimate.
+  int64_t memory_bytes() const;
   /// Of the text's file; empty where there is none.
   const std::string& text_sha256() const;
 

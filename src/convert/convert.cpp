@@ -150,6 +150,10 @@ Conversion plan_convert(const std::filesystem::path& source, const ConvertOption
     sizes.push_back(merged_sizes(job.plan.groups[l], config.sizes_of_groups(l)));
   }
   finish_job(job, std::move(rewrites), sizes);
+  if (calibrator != nullptr) {
+    int64_t& peak = job.plan.peak_memory_bytes;
+    peak = std::max(peak, calibrator->memory_bytes());
+  }
   return Conversion(std::move(owned));
 }
 
