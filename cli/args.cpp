@@ -90,6 +90,13 @@ float parse_real(const std::string& option, const std::string& value) {
   return *number;
 }
 
+double parse_ratio(const std::string& option, const std::string& value) {
+  const auto number = whole_number<double>(value);
+  const bool fits = number && *number > 0 && *number <= 1;
+  if (!fits) refuse(option, "a number above 0 and at most 1", value);
+  return *number;
+}
+
 int64_t parse_bytes(const std::string& option, const std::string& value) {
   std::string_view rest = value;
   const auto count = take_number<int64_t>(rest);

@@ -57,6 +57,8 @@ int64_t parse_integer(const std::string& option, const std::string& value, int64
 uint64_t parse_seed(const std::string& option, const std::string& value);
 /// A finite number.
 float parse_real(const std::string& option, const std::string& value);
+/// Above 0, at most 1.
+double parse_ratio(const std::string& option, const std::string& value);
 /// "5GB", "500MB", "1GiB" or plain bytes; at least 1.
 int64_t parse_bytes(const std::string& option, const std::string& value);
 

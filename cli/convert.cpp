@@ -46,9 +46,10 @@ int run_convert(const ConvertArgs& args) {
     if (options.calibration) options.calibration->isa = args.common.isa;
     options.output.force = args.options.output.force;
     options.output.resume = args.options.output.resume;
-  } else if (options.kv_heads == 0 && !options.grouping.starts_with("manual:")) {
+  } else if (options.kv_heads == 0 && !options.budget && !options.grouping.starts_with("manual:")) {
     throw Error(ErrorKind::usage,
-                "--kv-heads N is missing (or --recipe FILE, or --grouping manual:FILE)");
+                "--kv-heads N is missing (or --budget RATIO, --recipe FILE, or --grouping "
+                "manual:FILE)");
   } else {
     options.calibration = calibration(args);
   }
@@ -60,13 +61,22 @@ int run_convert(const ConvertArgs& args) {
 
 /// The options that a recipe gives.
 std::vector<CLI::Option*> add_method(CLI::App& verb, ConvertOptions& options) {
-  return {
+  CLI::Option* kv_heads =
       add_value(verb, "--kv-heads", "N",
                 "KV heads of the result, a divisor of the model's;\nwith manual:FILE by default as "
                 "many as it has groups",
                 [&options](const std::string& value) {
                   options.kv_heads = parse_integer("--kv-heads", value, 1, INT64_MAX);
-                }),
+                });
+  CLI::Option* budget = add_value(
+      verb, "--budget", "RATIO",
+      "In place of --kv-heads: the share of the model's KV bytes\nper token (above 0, at most 1) "
+      "that goes to the layers\nwhich need it most",
+      [&options](const std::string& value) { options.budget = parse_ratio("--budget", value); });
+  budget->excludes(kv_heads);
+  return {
+      kv_heads,
+      budget,
       add_value(verb, "--grouping", "HOW",
                 "Which KV heads become one: neighbour, random, similarity,\nkmeans, key-driven or "
                 "manual:FILE; default: similarity",

@@ -15,18 +15,20 @@ namespace gqa::cli {
 namespace {
 
 Json as_json(const ExportArgs& args, const ConvertPlan& plan) {
-  return {{"model", args.model},
-          {"out", args.out},
-          {"dry_run", args.dry_run},
-          {"q_heads", plan.source.q_heads},
-          {"source_kv_heads", plan.source.kv_heads},
-          {"result_kv_heads", plan.result.kv_heads},
-          {"source_kv_bytes_per_token", plan.source_kv_bytes_per_token},
-          {"result_kv_bytes_per_token", plan.result_kv_bytes_per_token},
-          {"output_bytes", plan.output_bytes},
-          {"peak_memory_bytes", plan.peak_memory_bytes},
-          {"groups", plan.groups},
-          {"notes", plan.notes}};
+  Json object{{"model", args.model},
+              {"out", args.out},
+              {"dry_run", args.dry_run},
+              {"q_heads", plan.source.q_heads},
+              {"source_kv_heads", plan.source.kv_heads},
+              {"result_kv_heads", plan.result.kv_heads},
+              {"source_kv_bytes_per_token", plan.source_kv_bytes_per_token},
+              {"result_kv_bytes_per_token", plan.result_kv_bytes_per_token},
+              {"output_bytes", plan.output_bytes},
+              {"peak_memory_bytes", plan.peak_memory_bytes},
+              {"groups", plan.groups},
+              {"notes", plan.notes}};
+  if (plan.budget) object["budget"] = *plan.budget;
+  return object;
 }
 
 std::string change(const std::string& before, const std::string& after) {
@@ -59,6 +61,9 @@ std::string as_text(const ExportArgs& args, const ConvertPlan& plan) {
   fields.add("to", args.out);
   fields.add("query heads", std::to_string(plan.source.q_heads));
   fields.add("KV heads", heads_change(plan));
+  const std::vector<int64_t>& heads = plan.result.kv_heads;
+  const bool same = std::ranges::count(heads, heads.front()) == std::ssize(heads);
+  if (!same) fields.add("layer by layer", fmt::format("{}", fmt::join(heads, " ")));
   fields.add("KV cache per token", change(exact_bytes(plan.source_kv_bytes_per_token),
                                           exact_bytes(plan.result_kv_bytes_per_token)));
   add_groups(fields, plan);

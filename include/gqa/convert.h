@@ -36,12 +36,16 @@ struct Calibration {
 
 struct ConvertOptions {
   int64_t kv_heads = 0;  ///< of the result, in every layer; 0: as many as groups are given
+  /// In place of kv_heads: the share of the source's KV heads, so of its KV bytes per token in a
+  /// cache of the same type, that the result has at most (0 < budget <= 1). They go to the layers
+  /// that lose the most without them.
+  std::optional<double> budget = {};
   std::string grouping =
       "similarity";  ///< or neighbour | random | kmeans | key-driven | manual:FILE | manual
   std::string merge = "pca";  ///< or mean | first | random | medoid | aligned
   uint64_t seed = 0;          ///< of all that is random
-  /// One per layer, for grouping "manual" and for that alone; order is kept as it stands. Sizes
-  /// count KV heads of the source.
+  /// One per layer, for grouping "manual"; order is kept as it stands. Sizes count KV heads of the
+  /// source. With a budget: what an earlier search found, so that there is none.
   std::vector<HeadGroups> explicit_groups = {};
   /// Whether groups may be of different sizes. Layers may differ in their number if they are given.
   bool unequal = false;
@@ -54,6 +58,7 @@ struct ConvertPlan {
   ModelConfig source;
   ModelConfig result;
   std::vector<HeadGroups> groups;  ///< one per layer
+  std::optional<double> budget;    ///< of ConvertOptions
   std::vector<std::string> notes;  ///< what a person should know, a line each: no tokenizer, ...
   int64_t output_bytes = 0;        ///< of the weights, headers aside
   int64_t peak_memory_bytes = 0;   ///< estimate: all of the program but pages of mapped files

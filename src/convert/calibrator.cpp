@@ -11,6 +11,7 @@
 #include "io/sha256.h"
 #include "regroup/fit_block.h"
 #include "regroup/sampled_text.h"
+#include "regroup/sensitivity.h"
 #include "regroup/stream.h"
 
 namespace gqa {
@@ -19,6 +20,9 @@ namespace {
 /// How much of what the layers before have lost a layer is to make good: all of it would be fitted
 /// at the cost of what the layer itself does.
 constexpr float made_good = 0.5f;
+
+/// Tokens on which models are compared: more would hardly change which is the better one.
+constexpr int64_t compared_tokens = 4096;
 
 Tokenizer load_tokenizer(const SourceModel& source) {
   Tokenizer tokenizer = Tokenizer::load(source.dir / "tokenizer.json");
@@ -52,6 +56,15 @@ void round_to(DType dtype, Matrix& values) {
 }  // namespace
 
 struct Calibrator::Impl {
+  using Interrupt = std::function<void()>;
+
+  /// A conversion, layer by layer.
+  struct Chain {
+    Stream original;
+    Stream converted;  ///< with the layers so far
+    int64_t next = 0;  ///< layer that both stand before
+  };
+
   const SourceModel& source;
   const ModelConfig& config;
   ConvertOptions options;
@@ -60,10 +73,11 @@ struct Calibrator::Impl {
   Weights weights;
   CalibrationWindows text;
   std::string sha256;
-  std::unique_ptr<Stream> studied;    ///< the original, for study()
-  std::unique_ptr<Stream> original;   ///< the original, beside `converted`
-  std::unique_ptr<Stream> converted;  ///< with the layers so far
-  int64_t next = 0;                   ///< layer that `converted` stands before
+  std::unique_ptr<Stream> studied;  ///< the original, behind layer last_studied
+  std::optional<LayerStudy> last_study;
+  int64_t last_studied = -1;  ///< layer of last_study
+  std::unique_ptr<Sensitivity> sensitivity;
+  std::optional<Chain> chain;  ///< of convert()
 
   Impl(const SourceModel& s, const ConvertOptions& o, const Progress& progress)
       : source(s),
@@ -134,24 +148,54 @@ struct Calibrator::Impl {
     return heads;
   }
 
-  Heads convert_next(const HeadGroups& groups, const std::function<void()>& interrupt) {
-    const int64_t layer = next++;
-    if (!converted) {
-      converted = std::make_unique<Stream>(start());
-      original = std::make_unique<Stream>(start());
+  const LayerStudy& study_of(int64_t layer) {
+    if (!studied) studied = std::make_unique<Stream>(start());
+    while (last_studied < layer) {
+      last_study.reset();  // before the next one takes memory
+      ++last_studied;
+      last_study = study_layer(context.impl(), config, text, load(last_studied),
+                               studied->attention_inputs(last_studied));
+      studied->pass(last_studied, last_study->output);
     }
-    const LayerStudy study =
-        study_layer(context.impl(), config, text, load(layer), converted->attention_inputs(layer));
-    Heads result = merged(study, layer, groups);
-    if (calibration.steps > 0 && std::ssize(groups) < study.heads.kv_heads()) {
-      const Rows target = study.output + made_good * (original->hidden() - converted->hidden());
-      const BlockShape shape(config, text, result.q_begin);
-      result = fit_block(context.impl(), shape, study.inputs, target, result,
-                         {.steps = calibration.steps, .seed = options.seed}, interrupt)
-                   .heads;
+    return *last_study;
+  }
+
+  /// What grouping needed and converting does not.
+  void forget_studies() {
+    last_study.reset();
+    studied.reset();
+    sensitivity.reset();
+  }
+
+  Sensitivity& sensitivity_to(const Interrupt& interrupt) {
+    if (!sensitivity) {
+      sensitivity = std::make_unique<Sensitivity>(
+          context, config, weights, text, compared_tokens,
+          [this](int64_t layer) { return load(layer); }, interrupt);
     }
-    converted->pass(layer, output_of(as_stored(result, layer), study.inputs));
-    original->pass(layer, output_of(study.heads, original->attention_inputs(layer)));
+    return *sensitivity;
+  }
+
+  /// The layer merged and fitted, `steps` at most.
+  Heads converted(const LayerStudy& layer_study, int64_t layer, const HeadGroups& groups,
+                  const Rows& target, int steps, const Interrupt& interrupt) {
+    Heads heads = merged(layer_study, layer, groups);
+    const bool fitted = calibration.steps > 0 && std::ssize(groups) < layer_study.heads.kv_heads();
+    if (!fitted) return heads;
+    const BlockShape shape(config, text, heads.q_begin);
+    return fit_block(context.impl(), shape, layer_study.inputs, target, heads,
+                     {.steps = steps, .seed = options.seed}, interrupt)
+        .heads;
+  }
+
+  Heads convert_next(Chain& at, const HeadGroups& groups, int steps, const Interrupt& interrupt) {
+    const int64_t layer = at.next++;
+    const LayerStudy seen = study_layer(context.impl(), config, text, load(layer),
+                                        at.converted.attention_inputs(layer));
+    const Rows target = seen.output + made_good * (at.original.hidden() - at.converted.hidden());
+    Heads result = converted(seen, layer, groups, target, steps, interrupt);
+    at.converted.pass(layer, output_of(as_stored(result, layer), seen.inputs));
+    at.original.pass(layer, output_of(seen.heads, at.original.attention_inputs(layer)));
     return result;
   }
 };
@@ -179,15 +223,7 @@ int64_t Calibrator::memory_bytes() const {
 
 const std::string& Calibrator::text_sha256() const { return impl_->sha256; }
 
-LayerStudy Calibrator::study(int64_t layer) {
-  Impl& s = *impl_;
-  if (!s.studied) s.studied = std::make_unique<Stream>(s.start());
-  LayerStudy study = study_layer(s.context.impl(), s.config, s.text, s.load(layer),
-                                 s.studied->attention_inputs(layer));
-  s.studied->pass(layer, study.output);
-  if (layer + 1 == s.config.n_layers) s.studied.reset();
-  return study;
-}
+const LayerStudy& Calibrator::study(int64_t layer) { return impl_->study_of(layer); }
 
 HeadGroups Calibrator::best_groups(const LayerStudy& study,
                                    const std::vector<HeadGroups>& candidates) {
@@ -206,13 +242,41 @@ HeadGroups Calibrator::best_groups(const LayerStudy& study,
   return *best;
 }
 
+std::vector<double> Calibrator::divergences(int64_t layer, std::span<const HeadGroups> candidates,
+                                            const std::function<void()>& interrupt) {
+  const LayerStudy& study = impl_->study_of(layer);
+  std::vector<Heads> heads;
+  for (const HeadGroups& groups : candidates) {
+    if (interrupt) interrupt();
+    heads.push_back(impl_->converted(study, layer, groups, study.output, 0, interrupt));
+  }
+  return impl_->sensitivity_to(interrupt).divergences(layer, heads, interrupt);
+}
+
+double Calibrator::divergence(const std::vector<HeadGroups>& layers,
+                              const std::function<void()>& interrupt) {
+  Impl& s = *impl_;
+  Impl::Chain chain{s.start(), s.start()};
+  for (const HeadGroups& groups : layers) {
+    if (interrupt) interrupt();
+    s.convert_next(chain, groups, 0, interrupt);
+  }
+  return s.sensitivity_to(interrupt).divergence(chain.converted.hidden());
+}
+
 MergedLayer Calibrator::convert(int64_t layer, const std::vector<HeadGroups>& groups,
                                 const std::function<void()>& interrupt) {
-  Heads result;
-  while (impl_->next <= layer) {
-    result = impl_->convert_next(groups[static_cast<size_t>(impl_->next)], interrupt);
+  Impl& s = *impl_;
+  if (!s.chain) {
+    s.forget_studies();
+    s.chain.emplace(s.start(), s.start());
   }
-  return merged_layer(std::move(result), impl_->config);
+  Heads result;
+  while (s.chain->next <= layer) {
+    result = s.convert_next(*s.chain, groups[static_cast<size_t>(s.chain->next)],
+                            s.calibration.steps, interrupt);
+  }
+  return merged_layer(std::move(result), s.config);
 }
 
 }  // namespace gqa

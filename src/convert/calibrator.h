@@ -3,6 +3,8 @@
 
 #include <functional>
 #include <memory>
+#include <span>
+#include <vector>
 
 #include "convert/merge.h"
 #include "convert/source.h"
@@ -25,11 +27,20 @@ class Calibrator {
   /// Of the text's file; empty where there is none.
   const std::string& text_sha256() const;
 
-  /// What the original's layer does. Once for each layer.
-  LayerStudy study(int64_t layer);
+  /// What the original's layer does; kept until the next layer is asked for, or convert().
+  const LayerStudy& study(int64_t layer);
   /// Of these ways to group a layer, the one whose closed form, outputs refitted, comes closest to
   /// what the layer puts out.
   HeadGroups best_groups(const LayerStudy& study, const std::vector<HeadGroups>& candidates);
+
+  /// Mean KL(original || model), nats per token on some of the text, of models in which this layer
+  /// alone is grouped so, merged as the options say, and its outputs refitted where there are
+  /// steps.
+  std::vector<double> divergences(int64_t layer, std::span<const HeadGroups> candidates,
+                                  const std::function<void()>& interrupt);
+  /// The same of the model in which all layers are, one after the other, as convert() does it but
+  /// for the steps.
+  double divergence(const std::vector<HeadGroups>& layers, const std::function<void()>& interrupt);
 
   /// The layer converted: merged as the options say, then fitted to what the original's layer makes
   /// of the inputs that the layers already converted (rounded as they are written) give it, and of

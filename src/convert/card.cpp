@@ -78,8 +78,9 @@ std::string command(const ExportJob& job) {
   std::string text = fmt::format("gqa {} {} OUT", job.verb, quoted(job.source.name));
   if (is_manual(job)) return text + fmt::format(" --recipe {}", recipe_name);
   if (job.verb == "convert") {
-    text += fmt::format(" --kv-heads {} --grouping {} --merge {} --seed {}", o.kv_heads, o.grouping,
-                        o.merge, o.seed);
+    text += o.budget ? fmt::format(" --budget {}", *o.budget)
+                     : fmt::format(" --kv-heads {}", o.kv_heads);
+    text += fmt::format(" --grouping {} --merge {} --seed {}", o.grouping, o.merge, o.seed);
     if (o.calibration) {
       const Calibration& c = *o.calibration;
       text += fmt::format(" --calibrate {} --calibrate-tokens {} --sampled-tokens {} --refine {}",
@@ -131,6 +132,12 @@ std::string calibration_row(const ConvertOptions& options) {
   return fmt::format("| calibration | {} |\n", fmt::join(parts, ", "));
 }
 
+std::string budget_row(const ConvertOptions& options) {
+  if (!options.budget) return {};
+  return fmt::format("| budget | {} of the KV heads, given to the layers that lose most |\n",
+                     *options.budget);
+}
+
 std::string refinement(const ConvertOptions& options) {
   if (!options.calibration || options.calibration->steps == 0) return {};
   return fmt::format(
@@ -146,11 +153,11 @@ std::string method(const ExportJob& job) {
   }
   const ConvertOptions& o = job.options;
   return fmt::format(
-      "| option | value |\n| --- | --- |\n| grouping | {} |\n| merge | {} |\n| seed | {} |\n{}\n"
+      "| option | value |\n| --- | --- |\n| grouping | {} |\n| merge | {} |\n| seed | {} |\n{}{}\n"
       "Each KV head of this model is {}. {}Query heads were reordered so that those that share a "
       "KV "
       "head are neighbours. `{}` has the groups of every layer and the SHA-256 of every file.\n",
-      is_manual(job) ? "manual" : o.grouping, o.merge, o.seed, calibration_row(o),
+      is_manual(job) ? "manual" : o.grouping, o.merge, o.seed, budget_row(o), calibration_row(o),
       find_merge(o.merge).summary, refinement(o), recipe_name);
 }
 

@@ -6,6 +6,7 @@
 #include <numeric>
 #include <utility>
 
+#include "convert/budget_groups.h"
 #include "convert/calibrator.h"
 #include "convert/export.h"
 #include "convert/grouping.h"
@@ -133,6 +134,7 @@ void rewrite_layer(const ExportJob& job, int64_t layer,
 Conversion plan_convert(const std::filesystem::path& source, const ConvertOptions& options,
                         const Progress& progress) {
   find_merge(options.merge);  // refuses what it does not know before any file is read
+  if (options.budget) check_budget(options);
   auto owned = std::make_unique<ExportJob>(open_job("convert", source, options));
   ExportJob& job = *owned;
   const ModelConfig& config = job.source.config;
@@ -141,8 +143,9 @@ Conversion plan_convert(const std::filesystem::path& source, const ConvertOption
     calibrator = std::make_shared<Calibrator>(job.source, options, progress);
     job.options.calibration->sha256 = calibrator->text_sha256();
   }
-  job.plan.groups =
-      make_groups(config, options, {&job.source.checkpoint, calibrator.get()}, progress);
+  const auto grouped = options.budget ? budget_groups : make_groups;
+  job.plan.groups = grouped(config, options, {&job.source.checkpoint, calibrator.get()}, progress);
+  job.plan.budget = options.budget;
   Rewrites rewrites;
   std::vector<std::vector<int64_t>> sizes;
   for (int64_t l = 0; l < config.n_layers; ++l) {

@@ -49,15 +49,6 @@ constexpr GroupingMethod methods[] = {
     {"key-driven", GroupSizes::unequal, group_by_importance},
 };
 
-const GroupingMethod& find_grouping(std::string_view name) {
-  const auto* method = std::ranges::find(methods, name, &GroupingMethod::name);
-  if (method != std::ranges::end(methods)) return *method;
-  std::vector<std::string_view> names;
-  for (const GroupingMethod& m : methods) names.push_back(m.name);
-  fail(ErrorKind::usage, "grouping `{}` is not known; choices: {}, manual:FILE", name,
-       fmt::join(names, ", "));
-}
-
 void check_sizes(const GroupingMethod& method, bool unequal) {
   require(!unequal || method.sizes != GroupSizes::equal,
           "grouping `{}` makes equal groups; unequal ones are made by similarity, kmeans and "
@@ -92,6 +83,15 @@ std::vector<HeadGroups> groups_from_file(const ModelConfig& config, const Conver
 HeadGroups group_neighbours(const GroupingInput& in) { return cut(heads_of(in), in.kv_heads); }
 
 std::span<const GroupingMethod> grouping_methods() { return methods; }
+
+const GroupingMethod& find_grouping(std::string_view name) {
+  const auto* method = std::ranges::find(methods, name, &GroupingMethod::name);
+  if (method != std::ranges::end(methods)) return *method;
+  std::vector<std::string_view> names;
+  for (const GroupingMethod& m : methods) names.push_back(m.name);
+  fail(ErrorKind::usage, "grouping `{}` is not known; choices: {}, manual:FILE", name,
+       fmt::join(names, ", "));
+}
 
 std::vector<HeadGroups> make_groups(const ModelConfig& config, const ConvertOptions& options,
                                     const WeightsToGroup& weights, const Progress& progress) {

@@ -12,6 +12,7 @@
 #include "gqa/convert.h"
 #include "gqa/error.h"
 #include "io/json.h"
+#include "regroup/grams.h"
 
 namespace gqa {
 
@@ -29,7 +30,8 @@ struct GroupingInput {
   int64_t kv_heads = 0;  ///< wanted; divides the layer's own number where groups are equal
   bool unequal = false;  ///< whether groups may be of different sizes
   uint64_t seed = 0;
-  int threads = 0;  ///< 0: default_threads()
+  int threads = 0;                   ///< 0: default_threads()
+  const HeadGrams* grams = nullptr;  ///< load_grams(), where they are at hand
 };
 
 /// Sizes of the groups that a method makes.
@@ -47,6 +49,8 @@ struct GroupingMethod {
 HeadGroups group_neighbours(const GroupingInput& in);
 
 std::span<const GroupingMethod> grouping_methods();
+/// Throws Error (usage) where there is none of that name.
+const GroupingMethod& find_grouping(std::string_view name);
 
 /// Per layer. Throws Error: usage for an unknown grouping, for a number of KV heads or explicit
 /// groups that do not fit the model, for sizes that the grouping does not make; no_input and

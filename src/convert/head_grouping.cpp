@@ -13,6 +13,7 @@ namespace {
 
 /// Under the moments of the text, or those that are assumed without one.
 HeadGrams grams_of(const GroupingInput& in) {
+  if (in.grams != nullptr) return *in.grams;
   if (in.weights.calibrator != nullptr) return in.weights.calibrator->study(in.layer).grams;
   return load_grams(in.config, *in.weights.checkpoint, in.layer);
 }
@@ -32,7 +33,7 @@ HeadGroups group_similar(const GroupingInput& in) {
     const HeadGrams grams = grams_of(in);
     return cheapest_partition(options, HeadPrices(grams));
   }
-  const LayerStudy study = in.weights.calibrator->study(in.layer);
+  const LayerStudy& study = in.weights.calibrator->study(in.layer);
   const StudyPrices prices(study);
   const HeadGroups cheapest = cheapest_partition(options, std::cref(prices));
   if (in.unequal) return cheapest;

@@ -45,8 +45,9 @@ Json options_json(const ExportJob& job) {
   const ConvertOptions& options = job.options;
   Json json;
   if (job.verb == "convert") {
-    // null: as many as groups.
+    // null: as many as groups, or as the budget says.
     json["kv_heads"] = options.kv_heads == 0 ? Json() : Json(options.kv_heads);
+    if (options.budget) json["budget"] = *options.budget;
     // Where the groups came from is not recorded: they stand below.
     json["grouping"] = options.grouping.substr(0, options.grouping.find(':'));
     json["unequal"] = options.unequal;
@@ -222,7 +223,9 @@ ConvertOptions read_recipe(const fs::path& recipe, const fs::path& source,
   ConvertOptions options;
   options.grouping = read_method(given, "grouping", grouping_methods());
   const bool manual = options.grouping == "manual";
-  if (!manual || given.has("kv_heads")) {
+  options.budget = given.maybe_number("budget", 0, 1);
+  const bool stands_below = manual || options.budget;
+  if (!stands_below || given.has("kv_heads")) {
     options.kv_heads = given.integer("kv_heads", 1, max_int64);
   }
   options.unequal = given.boolean("unequal", false);
@@ -232,7 +235,7 @@ ConvertOptions read_recipe(const fs::path& recipe, const fs::path& source,
   options.output.dtype = read_dtype(given);
   options.output.max_shard_bytes = given.integer("max_shard_bytes", 1, max_int64);
   check_source(fields, source);
-  if (manual) {
+  if (stands_below) {
     options.explicit_groups =
         parse_groups(fields.get("groups"), fields.where("groups"), load_config(source), options);
   }

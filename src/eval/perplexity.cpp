@@ -7,6 +7,7 @@
 #include "core/fail.h"
 #include "gqa/eval.h"
 #include "kernels/context.h"
+#include "model/log_probabilities.h"
 
 namespace gqa {
 namespace {
@@ -26,24 +27,12 @@ struct RowScore {
   bool agreed = false;
 };
 
-/// log(sum(exp(x))), in double.
-double log_sum_exp(std::span<const float> x) {
-  const double max = *std::max_element(x.begin(), x.end());
-  double sum = 0;
-  for (const float v : x) sum += std::exp(v - max);
-  return max + std::log(sum);
-}
-
 RowScore score_row(std::span<const float> logits, std::span<const float> other, int32_t target) {
   RowScore score;
   const double normaliser = log_sum_exp(logits);
   score.nll = normaliser - logits[static_cast<size_t>(target)];
   if (other.empty()) return score;
-  const double other_normaliser = log_sum_exp(other);
-  for (size_t i = 0; i < logits.size(); ++i) {
-    const double log_p = other[i] - other_normaliser;
-    score.kl += std::exp(log_p) * (log_p - (logits[i] - normaliser));
-  }
+  score.kl = kl_divergence(other, log_sum_exp(other), logits, normaliser);
   const auto top = [](std::span<const float> x) {
     return std::max_element(x.begin(), x.end()) - x.begin();
   };

@@ -28,7 +28,7 @@ class UsageTest(VerbCase):
             self.assertRegex(text, rf"(?m)^  {kind} +[A-Z]")
 
     def test_help_promises_nothing_that_is_refused(self):
-        for option in ["--budget", "--attention"]:
+        for option in ["--attention"]:
             self.assertNotIn(option, "".join(self.ok(verb, "--help") for verb in VERBS))
 
     def test_version(self):

@@ -1,0 +1,119 @@
+#include "regroup/sensitivity.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "core/checked.h"
+#include "model/log_probabilities.h"
+#include "model/rows.h"
+#include "regroup/block_attention.h"
+
+namespace gqa {
+namespace {
+
+/// Every so many-th window, so that `tokens` are about reached and never exceeded (but by the
+/// first window).
+std::vector<size_t> pick_windows(const CalibrationWindows& text, int64_t tokens) {
+  const auto stride = static_cast<size_t>(std::max<int64_t>(1, ceil_div(text.tokens(), tokens)));
+  std::vector<size_t> picked;
+  int64_t have = 0;
+  for (size_t i = 0; i < text.windows.size(); i += stride) {
+    have += std::ssize(text.windows[i]);
+    if (have > tokens && !picked.empty()) break;
+    picked.push_back(i);
+  }
+  return picked;
+}
+
+CalibrationWindows some_windows(const CalibrationWindows& text, int64_t tokens) {
+  CalibrationWindows some;
+  for (const size_t i : pick_windows(text, tokens)) some.add(text.windows[i]);
+  return some;
+}
+
+}  // namespace
+
+Sensitivity::Sensitivity(Context& context, const ModelConfig& config, const Weights& weights,
+                         const CalibrationWindows& text, int64_t tokens, LoadHeads original,
+                         const Interrupt& interrupt)
+    : context_(context),
+      config_(config),
+      weights_(weights),
+      original_(std::move(original)),
+      windows_(some_windows(text, tokens)),
+      before_(start()) {
+  for (const size_t i : pick_windows(text, tokens)) begin_.push_back(text.begin[i]);
+  Stream stream = before_;
+  for (int64_t l = 0; l < config_.n_layers; ++l) {
+    if (interrupt) interrupt();
+    pass(l, original_(l), stream);
+  }
+  last_ = stream.hidden();
+}
+
+Stream Sensitivity::start() const { return {context_, config_, weights_, windows_}; }
+
+void Sensitivity::pass(int64_t layer, const Heads& heads, Stream& stream) const {
+  const Rows inputs = stream.attention_inputs(layer);
+  const BlockShape shape(config_, windows_, heads.q_begin);
+  BlockAttention block(context_.impl(), shape, inputs);
+  block.run(block_weights(heads));
+  stream.pass(layer, block.output());
+}
+
+double Sensitivity::divergence(const Rows& hidden) const {
+  Rows rows(windows_.tokens(), hidden.cols());
+  for (size_t i = 0; i < begin_.size(); ++i) {
+    const int64_t n = std::ssize(windows_.windows[i]);
+    rows.middleRows(windows_.begin[i], n) = hidden.middleRows(begin_[i], n);
+  }
+  return divergence_of_rows(rows);
+}
+
+std::vector<double> Sensitivity::divergences(int64_t layer, const std::vector<Heads>& others,
+                                             const Interrupt& interrupt) {
+  for (; next_ < layer; ++next_) pass(next_, original_(next_), before_);
+  std::vector<Stream> streams(others.size(), before_);
+  for (size_t i = 0; i < others.size(); ++i) pass(layer, others[i], streams[i]);
+  for (int64_t l = layer + 1; l < config_.n_layers; ++l) {
+    const Heads heads = original_(l);
+    for (Stream& stream : streams) {
+      if (interrupt) interrupt();
+      pass(l, heads, stream);
+    }
+  }
+  std::vector<double> result;
+  for (const Stream& stream : streams) result.push_back(divergence_of_rows(stream.hidden()));
+  return result;
+}
+
+double Sensitivity::divergence_of_rows(const Rows& hidden) const {
+  const int64_t vocab = config_.vocab_size;
+  const int64_t lump = std::clamp<int64_t>((int64_t{4} << 20) / vocab, 1, 256);  // at most 16 MB
+  Rows normed(lump, config_.width);
+  Rows original(lump, vocab);
+  Rows other(lump, vocab);
+  std::vector<double> each(static_cast<size_t>(hidden.rows()));
+  for (int64_t begin = 0; begin < hidden.rows(); begin += lump) {
+    const int64_t n = std::min(lump, hidden.rows() - begin);
+    const auto logits = [&](const Rows& states, Rows& out) {
+      norm_rows(context_.impl(), weights_.final_norm, config_.rms_norm_eps, n,
+                states.data() + begin * config_.width, normed.data());
+      linear(context_.impl(), weights_.head, normed.data(), n, out.data());
+    };
+    logits(last_, original);
+    logits(hidden, other);
+    context_.impl().pool.parallel_for(n, [&](int64_t r, int) {
+      const auto row = [&](const Rows& rows) {
+        return std::span(rows.data() + r * vocab, static_cast<size_t>(vocab));
+      };
+      each[static_cast<size_t>(begin + r)] = kl_divergence(
+          row(original), log_sum_exp(row(original)), row(other), log_sum_exp(row(other)));
+    });
+  }
+  double sum = 0;  // in order, so that threads change no bit
+  for (const double kl : each) sum += kl;
+  return sum / static_cast<double>(each.size());
+}
+
+}  // namespace gqa
