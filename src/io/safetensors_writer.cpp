@@ -137,7 +137,7 @@ int64_t SafetensorsWriter::trusted_bytes(std::span<const std::byte> file) {
     hash.update(file.subspan(end, tensor.bytes));
     const JournalEntry actual{tensor.name, shard.name, end + tensor.bytes, hash.hex()};
     if (actual != journal_->entries()[tensor_]) break;
-    hash_ = std::move(hash);
+    hash_ = hash;
     end += tensor.bytes;
   }
   return end;
