@@ -26,7 +26,7 @@ struct Verb {
   const char* summary;
   Run (*declare)(CLI::App&);
 };
-constexpr std::array<Verb, 9> verbs{{
+constexpr std::array<Verb, 10> verbs{{
     {"inspect", "Show a model's heads, KV bytes per token and head similarity", declare_inspect},
     {"convert", "Make a grouped-query checkpoint with fewer KV heads", declare_convert},
     {"expand", "Make a multi-head checkpoint of a grouped-query one, exactly", declare_expand},
@@ -34,6 +34,7 @@ constexpr std::array<Verb, 9> verbs{{
     {"eval", "Measure how well a model predicts a text", declare_eval},
     {"generate", "Continue a prompt, or many together", declare_generate},
     {"bench", "Time attention or a model beside this machine's ceilings", declare_bench},
+    {"tune", "Find the conversions of a model that are worth their bytes", declare_tune},
     {"verify", "Check a model folder to the last byte", declare_verify},
     {"doctor", "Describe this machine and check attention on it", declare_doctor},
 }};

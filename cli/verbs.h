@@ -17,6 +17,7 @@ Run declare_export(CLI::App& verb);
 Run declare_eval(CLI::App& verb);
 Run declare_generate(CLI::App& verb);
 Run declare_bench(CLI::App& verb);
+Run declare_tune(CLI::App& verb);
 Run declare_verify(CLI::App& verb);
 Run declare_doctor(CLI::App& verb);
 

@@ -18,19 +18,6 @@ struct LayerChoices {
   std::vector<HeadsOption> losses;
 };
 
-/// Heads that the budget pays for, of those that the layers have.
-int64_t heads_of_budget(const ModelConfig& config, double budget) {
-  const auto all = std::accumulate(config.kv_heads.begin(), config.kv_heads.end(), int64_t{0});
-  // 0.7 * 10 is to be 7, whatever binary fractions make of it.
-  const auto heads = static_cast<int64_t>(std::floor(budget * static_cast<double>(all) + 1e-9));
-  require(heads >= config.n_layers,
-          "budget {} is {} of {} KV heads, but each of {} layers keeps at least one: expected at "
-          "least {}",
-          budget, heads, all, config.n_layers,
-          static_cast<double>(config.n_layers) / static_cast<double>(all));
-  return heads;
-}
-
 class BudgetSearch {
  public:
   BudgetSearch(const ModelConfig& config, const ConvertOptions& options,
@@ -163,6 +150,18 @@ void check_budget(const ConvertOptions& options) {
   require(!options.unequal, "a budget makes equal groups: unequal ones have to be given");
   require(find_grouping(options.grouping).sizes != GroupSizes::unequal,
           "a budget makes equal groups: grouping `{}` makes none", options.grouping);
+}
+
+int64_t heads_of_budget(const ModelConfig& config, double budget) {
+  const auto all = std::accumulate(config.kv_heads.begin(), config.kv_heads.end(), int64_t{0});
+  // 0.7 * 10 is to be 7, whatever binary fractions make of it.
+  const auto heads = static_cast<int64_t>(std::floor(budget * static_cast<double>(all) + 1e-9));
+  require(heads >= config.n_layers,
+          "budget {} is {} of {} KV heads, but each of {} layers keeps at least one: expected at "
+          "least {}",
+          budget, heads, all, config.n_layers,
+          static_cast<double>(config.n_layers) / static_cast<double>(all));
+  return heads;
 }
 
 std::vector<HeadGroups> budget_groups(const ModelConfig& config, const ConvertOptions& options,

@@ -9,6 +9,9 @@ namespace gqa {
 /// no model is checked.
 void check_budget(const ConvertOptions& options);
 
+/// KV heads that the budget pays for. Throws Error (usage) where that is not one for each layer.
+int64_t heads_of_budget(const ModelConfig& config, double budget);
+
 /// As make_groups(), with options.budget in place of options.kv_heads: each layer has one of the
 /// divisors of its own number, all layers together at most the budget's share of heads. Groups of
 /// an earlier search stand in options.explicit_groups: then there is no search.

@@ -5,7 +5,7 @@ import gqa_case
 from model_folder import SOURCE
 
 HELDOUT = SOURCE / "heldout.txt"
-VERBS = ["inspect", "convert", "expand", "export", "eval", "generate", "bench", "verify",
+VERBS = ["inspect", "convert", "expand", "export", "eval", "generate", "bench", "tune", "verify",
          "doctor"]
 
 
