@@ -9,8 +9,8 @@ namespace gqa {
 /// "PREFIX-PID-N": a name that remove_abandoned() knows.
 std::string name_in_use(const std::string& prefix, int n);
 
-/// Says for as long as it lives that a folder or file is in use: other machines and containers number
-/// processes in their own ways. Where a file system can't lock, it says nothing.
+/// Says for as long as it lives that a folder or file is in use: other machines and containers
+/// number processes in their own ways. Where a file system can't lock, it says nothing.
 class InUse {
  public:
   explicit InUse(const std::filesystem::path& path);
@@ -22,8 +22,8 @@ class InUse {
   int fd_;
 };
 
-/// Removes the folders and files in `parent` of that prefix whose process is dead and that no one says are in
-/// use. What can't be removed stays.
+/// Removes the folders and files in `parent` of that prefix whose process is dead and that no one
+/// says are in use. What can't be removed stays.
 void remove_abandoned(const std::filesystem::path& parent, const std::string& prefix);
 
 }  // namespace gqa

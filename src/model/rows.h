@@ -21,7 +21,8 @@ void for_rows(Context::Impl& context, int64_t rows, const Body& body) {
 }
 
 /// out [ids][width] = the ids' rows of the embedding table.
-void embed_rows(Context::Impl& context, const Linear& table, std::span<const int32_t> ids, float* out);
+void embed_rows(Context::Impl& context, const Linear& table, std::span<const int32_t> ids,
+                float* out);
 
 /// y [rows][weight.size()] = rms_norm(x) * weight. y may be x.
 void norm_rows(Context::Impl& context, std::span<const float> weight, double eps, int64_t rows,
