@@ -8,6 +8,7 @@
 #include "gqa/eval.h"
 #include "regroup/heads.h"
 #include "support/hidden_groups.h"
+#include "support/model_logits.h"
 #include "support/temp_dir.h"
 #include "support/tiny_llama.h"
 
@@ -15,6 +16,8 @@ namespace gqa {
 namespace {
 
 namespace fs = std::filesystem;
+using test::difference;
+using test::logits;
 using test::TempDir;
 using test::TinyLlama;
 
@@ -70,33 +73,6 @@ void hide(const fs::path& from, const fs::path& to, uint64_t seed, Places places
     tensors.push_back(test::raw_tensor(tensor->name, tensor->shape, values, DType::f32));
   }
   test::write_safetensors(to / "model.safetensors", tensors);
-}
-
-std::vector<float> logits(const fs::path& folder) {
-  const Model model = Model::load(folder);
-  Context context({.threads = 1});
-  KvCache cache = model.make_cache(KvDType::f32);
-  std::vector<int32_t> tokens;
-  for (int32_t i = 0; i < 31; ++i) {
-    tokens.push_back((i * i * 7 + 3 * i + 1) % static_cast<int32_t>(model.config().vocab_size));
-  }
-  const Model::Step step{cache.create(), tokens};
-  std::vector<float> hidden;
-  model.forward(context, cache, std::span(&step, 1), hidden);
-  std::vector<float> out(tokens.size() * static_cast<size_t>(model.config().vocab_size));
-  model.logits(context, hidden, out);
-  return out;
-}
-
-/// Largest difference, relative to the largest logit.
-double difference(const std::vector<float>& a, const std::vector<float>& b) {
-  double largest = 0;
-  double worst = 0;
-  for (size_t i = 0; i < a.size(); ++i) {
-    largest = std::max(largest, std::abs(static_cast<double>(a[i])));
-    worst = std::max(worst, std::abs(static_cast<double>(a[i]) - b[i]));
-  }
-  return worst / largest;
 }
 
 /// Ways to find and merge them.

@@ -7,41 +7,17 @@
 
 #include "gqa/convert.h"
 #include "gqa/model.h"
+#include "support/model_logits.h"
 #include "support/temp_dir.h"
 #include "support/tiny_llama.h"
 
 namespace gqa {
 namespace {
 
+using test::difference;
+using test::logits;
 using test::TempDir;
 using test::TinyLlama;
-
-constexpr int64_t vocab = 19;
-
-std::vector<float> logits(const std::filesystem::path& folder) {
-  const Model model = Model::load(folder);
-  Context context({.threads = 1});
-  KvCache cache = model.make_cache(KvDType::f32);
-  std::vector<int32_t> tokens;
-  for (int32_t i = 0; i < 31; ++i) tokens.push_back((i * i * 7 + 3 * i + 1) % vocab);
-  const Model::Step step{cache.create(), tokens};
-  std::vector<float> hidden;
-  model.forward(context, cache, std::span(&step, 1), hidden);
-  std::vector<float> out(tokens.size() * vocab);
-  model.logits(context, hidden, out);
-  return out;
-}
-
-/// Largest difference, relative to the largest logit.
-double difference(const std::vector<float>& a, const std::vector<float>& b) {
-  double largest = 0;
-  double worst = 0;
-  for (size_t i = 0; i < a.size(); ++i) {
-    largest = std::max(largest, std::abs(static_cast<double>(a[i])));
-    worst = std::max(worst, std::abs(static_cast<double>(a[i]) - b[i]));
-  }
-  return worst / largest;
-}
 
 ConvertOptions manual(std::vector<HeadGroups> groups) {
   ConvertOptions options{.grouping = "neighbour", .merge = "mean"};
