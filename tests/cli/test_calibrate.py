@@ -1,0 +1,75 @@
+#!/usr/bin/env python3
+"""`gqa convert --calibrate`: what it needs, and that it is the same again."""
+
+import json
+import unittest
+
+from model_folder import SOURCE
+from verb_case import HELDOUT, VerbCase
+
+QUICK = ["--kv-heads", "4", "--calibrate-tokens", "512", "--sampled-tokens", "512", "--refine", "1"]
+
+
+class CalibrateTest(VerbCase):
+    def files(self, folder):
+        return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    def ppl(self, folder):
+        return self.json("eval", folder, "--text", self.text)["ppl"]
+
+    def setUp(self):
+        super().setUp()
+        self.text = self.root / "text.txt"
+        self.text.write_text("".join(HELDOUT.read_text("utf-8").splitlines(keepends=True)[:60]), "utf-8")
+
+    def test_keeps_more_and_is_the_same_again(self):
+        one, two, again = self.root / "one", self.root / "two", self.root / "again"
+        self.ok("convert", SOURCE, one, *QUICK, "--calibrate", HELDOUT, "--threads", "1")
+        self.ok("convert", SOURCE, two, *QUICK, "--calibrate", HELDOUT, "--threads", "2")
+        self.assertEqual(self.files(one), self.files(two))
+        self.ok("convert", SOURCE, again, "--recipe", one / "gqa_recipe.json", "--calibrate", HELDOUT)
+        self.assertEqual(self.files(one), self.files(again))
+        self.ok("convert", SOURCE, self.root / "plain", "--kv-heads", "4")
+        self.assertLess(self.ppl(one), 0.9 * self.ppl(self.root / "plain"))
+        recipe = json.loads((one / "gqa_recipe.json").read_text())
+        self.assertEqual(recipe["options"]["calibration"]["sampled_tokens"], 512)
+        self.assertIn("512 tokens of a text", (one / "README.md").read_text())
+
+    def test_recipes_know_their_text(self):
+        out = self.root / "out"
+        self.ok("convert", SOURCE, out, *QUICK, "--calibrate", self.text)
+        recipe = ["convert", SOURCE, self.root / "again", "--recipe", out / "gqa_recipe.json"]
+        self.refused(2, recipe, ["text_sha256", "--calibrate"])
+        self.refused(65, [*recipe, "--calibrate", HELDOUT], ["SHA-256", "heldout.txt"])
+
+    def test_needs_no_text(self):
+        out = self.root / "out"
+        # Fewer tokens are followed too closely.
+        self.ok("convert", SOURCE, out, "--kv-heads", "4", "--calibrate", "self",
+                "--sampled-tokens", "3072", "--refine", "1")
+        self.ok("convert", SOURCE, self.root / "plain", "--kv-heads", "4")
+        self.assertLess(self.ppl(out), 0.9 * self.ppl(self.root / "plain"))
+
+    def test_as_many_heads_as_before_change_nothing(self):
+        out = self.root / "out"
+        self.ok("convert", SOURCE, out, "--kv-heads", "8", *QUICK[2:], "--calibrate", "self")
+        weights = "model.safetensors"
+        self.assertEqual((out / weights).stat().st_size, (SOURCE / weights).stat().st_size)
+        self.assertAlmostEqual(self.ppl(out), self.ppl(SOURCE), places=9)
+
+    def test_refusals(self):
+        out = self.root / "out"
+        empty = self.root / "empty.txt"
+        empty.write_text("")
+        convert = ["convert", SOURCE, out, "--kv-heads", "4"]
+        self.refused(2, [*convert, "--refine", "2"], ["--calibrate"])
+        self.refused(2, [*convert, "--calibrate", "self", "--sampled-tokens", "0"], ["sampled"])
+        self.refused(2, [*convert, "--calibrate", self.text, "--calibrate-tokens", "0"],
+                     ["--calibrate-tokens"])
+        self.refused(65, [*convert, "--calibrate", empty], ["empty.txt", "no tokens"])
+        self.refused(66, [*convert, "--calibrate", self.root / "none.txt"], ["none.txt"])
+        self.assertFalse(out.exists())
+
+
+if __name__ == "__main__":
+    unittest.main()
