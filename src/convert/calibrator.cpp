@@ -269,7 +269,7 @@ MergedLayer Calibrator::convert(int64_t layer, const std::vector<HeadGroups>& gr
   Impl& s = *impl_;
   if (!s.chain) {
     s.forget_studies();
-    s.chain.emplace(s.start(), s.start());
+    s.chain = Impl::Chain{s.start(), s.start()};
   }
   Heads result;
   while (s.chain->next <= layer) {
