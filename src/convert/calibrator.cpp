@@ -63,6 +63,8 @@ struct Calibrator::Impl {
     Stream original;
     Stream converted;  ///< with the layers so far
     int64_t next = 0;  ///< layer that both stand before
+
+    explicit Chain(const Stream& start) : original(start), converted(start) {}
   };
 
   const SourceModel& source;
@@ -256,7 +258,7 @@ std::vector<double> Calibrator::divergences(int64_t layer, std::span<const HeadG
 double Calibrator::divergence(const std::vector<HeadGroups>& layers,
                               const std::function<void()>& interrupt) {
   Impl& s = *impl_;
-  Impl::Chain chain{s.start(), s.start()};
+  Impl::Chain chain(s.start());
   for (const HeadGroups& groups : layers) {
     if (interrupt) interrupt();
     s.convert_next(chain, groups, 0, interrupt);
@@ -269,7 +271,7 @@ MergedLayer Calibrator::convert(int64_t layer, const std::vector<HeadGroups>& gr
   Impl& s = *impl_;
   if (!s.chain) {
     s.forget_studies();
-    s.chain = Impl::Chain{s.start(), s.start()};
+    s.chain.emplace(s.start());
   }
   Heads result;
   while (s.chain->next <= layer) {
