@@ -44,7 +44,7 @@ FileHasher::~FileHasher() {
   for (std::thread& thread : threads_) thread.join();
 }
 
-void FileHasher::finish_one(std::exception_ptr error) {
+void FileHasher::finish_one(const std::exception_ptr& error) {
   const std::lock_guard lock(mutex_);
   if (!error_) error_ = error;
   --working_;

@@ -31,7 +31,7 @@ class FileHasher {
  private:
   void work(const Progress& progress);
   void hash(size_t file, const Progress& progress);
-  void finish_one(std::exception_ptr error);
+  void finish_one(const std::exception_ptr& error);
 
   std::vector<std::filesystem::path> files_;
   std::vector<FileHash> hashes_;
