@@ -52,7 +52,7 @@ Matrix key_similarity(const HeadGrams& grams) {
 
 Matrix value_similarity(const HeadGrams& grams) {
   std::vector<Whitening> bases;
-  for (int64_t g = 0; g < grams.kv_heads(); ++g) bases.push_back(whiten(grams, g));
+  for (int64_t g = 0; g < grams.kv_heads(); ++g) bases.push_back(whiten(grams.value_block(g, g)));
   return of_pairs(grams.kv_heads(), [&](int64_t a, int64_t b) {
     const Whitening& one = bases[static_cast<size_t>(a)];
     const Whitening& other = bases[static_cast<size_t>(b)];

@@ -9,10 +9,8 @@ namespace {
 
 using Solver = Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd>;
 
-/// On the diagonals that are inverted, beside their mean.
+/// On the diagonal of what is inverted, beside its mean.
 constexpr double output_ridge = 1e-8;
-/// Eigenvalues below this share of the largest are rounding errors.
-constexpr double negligible = 1e-12;
 
 /// Heads of the group, and the KV head that each reads in the source.
 struct Member {
@@ -31,18 +29,12 @@ std::vector<Member> members_of(const Heads& heads, const std::vector<int64_t>& g
 /// What a head puts out under C_h, as a map of its values that have the moments `own` under C:
 /// R with |R v|^2 = |O v'|^2 for v' of the moments `seen` that lie as v does.
 Matrix output_root(const Matrix& output_gram, const Matrix& own, const Matrix& seen) {
-  const Solver solver(own);
-  const Vector squares = solver.eigenvalues().cwiseMax(0.0);
-  const double least = negligible * squares.maxCoeff();
-  const Vector stretch = squares.cwiseSqrt();
-  const Vector shrink = stretch.unaryExpr([&](double s) { return s * s > least ? 1.0 / s : 0.0; });
-  const Matrix whiten = shrink.asDiagonal() * solver.eigenvectors().transpose();
-  const Matrix colour = solver.eigenvectors() * stretch.asDiagonal();
-  const Solver own_seen(whiten * seen * whiten.transpose());
-  const Matrix root = own_seen.eigenvectors() *
-                      own_seen.eigenvalues().cwiseMax(0.0).cwiseSqrt().asDiagonal() *
-                      own_seen.eigenvectors().transpose();
-  return square_root(output_gram) * colour * root * whiten;
+  const Whitening basis = whiten(own);
+  const Solver whitened(basis.map * seen * basis.map.transpose());
+  const Matrix root = whitened.eigenvectors() *
+                      whitened.eigenvalues().cwiseMax(0.0).cwiseSqrt().asDiagonal() *
+                      whitened.eigenvectors().transpose();
+  return square_root(output_gram) * basis.inverse * root * basis.map;
 }
 
 }  // namespace

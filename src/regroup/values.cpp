@@ -70,8 +70,8 @@ Matrix square_root(const Matrix& m) {
          solver.eigenvectors().transpose();
 }
 
-Whitening whiten(const HeadGrams& grams, int64_t g) {
-  const Solver solver(grams.value_block(g, g));
+Whitening whiten(const Matrix& moments) {
+  const Solver solver(moments);
   const Vector& squares = solver.eigenvalues();
   const Vector shrink = inverse_or_zero(squares, squares.maxCoeff()).cwiseSqrt();
   return {shrink.asDiagonal() * solver.eigenvectors().transpose(),
@@ -122,7 +122,7 @@ ValueMix aligned_values(const HeadGrams& grams, const std::vector<int64_t>& grou
   const int64_t d = grams.head_dim;
   const size_t n = group.size();
   std::vector<Whitening> bases;
-  for (const int64_t g : group) bases.push_back(whiten(grams, g));
+  for (const int64_t g : group) bases.push_back(whiten(grams.value_block(g, g)));
   std::vector<std::vector<Matrix>> pairs(n, std::vector<Matrix>(n));  // V_a C V_b^T, whitened
   for (size_t a = 0; a < n; ++a) {
     for (size_t b = 0; b < n; ++b) {

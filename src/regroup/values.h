@@ -37,13 +37,13 @@ void apply(const ValueMix& mix, const Heads& source, const std::vector<int64_t>&
            Heads& result);
 
 /// The map T after which what a head's values span has unit moments, T V C V^T T^T = 1: heads that
-/// span the same space are then rotations of each other, whatever reads them.
+/// span the same space are then rotations of each other, whatever reads them. `moments`: V C V^T.
 struct Whitening {
   Matrix map;
   Matrix inverse;    ///< of the map, on what is spanned
   int64_t rank = 0;  ///< of what is spanned
 };
-Whitening whiten(const HeadGrams& grams, int64_t g);
+Whitening whiten(const Matrix& moments);
 
 /// R with R^T R = m, for m symmetric and not negative; works for singular m.
 Matrix square_root(const Matrix& m);
