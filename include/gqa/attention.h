@@ -24,6 +24,16 @@ struct StridedKv {
 
 using Kv = std::variant<StridedKv, PackedKv>;
 
+/// Keys that are seen, for each query token and KV head: bit s of word b says that key 64 * b + s
+/// is. A row has ceil(kv_len / 64) words; that of token t and KV head g begins t * token_stride + g
+/// * head_stride words behind the first. Strides may be 0: one row for all. None where words is
+/// null.
+struct KeySelection {
+  const uint64_t* words = nullptr;
+  int64_t token_stride = 0;
+  int64_t head_stride = 0;
+};
+
 /// One sequence.
 struct AttendItem {
   AnyView<3> q;  ///< [q_len, q_heads, head_dim]
@@ -39,6 +49,9 @@ struct AttendItem {
   /// Added to the scores, [q_heads or 1, q_len or 1, kv_len or 1], sizes of 1 stand for all; any
   /// strides. A key whose bias is -inf is masked. None where data is null.
   AnyView<3> bias = {};
+  /// Of the keys that mask and prefix let a token see, only those that are selected are seen, and
+  /// only the blocks of 64 that hold any of them for some token of a tile are read.
+  KeySelection selected = {};
 };
 
 struct AttendOptions {

@@ -108,7 +108,7 @@ void check_per_head(size_t i, const char* name, std::span<const float> values, i
 void check_held(size_t i, const AttendItem& item, const ItemShape& shape, const Mask& mask) {
   const auto* kv = std::get_if<PackedKv>(&item.kv);
   if (!kv || shape.q_len == 0) return;
-  const TileKeys seen(mask, shape, 0, shape.q_len);
+  const TileKeys seen(mask, shape, 0, 0, shape.q_len);
   for (const KeyRange& run : seen.runs()) {
     if (run.empty()) continue;
     for (int64_t b = run.begin / kernels::key_block; b * kernels::key_block < run.end; ++b) {
@@ -161,6 +161,7 @@ ItemShape check_item(size_t i, const AttendItem& item, const AttendOptions& opti
   require(shape.q_start >= -far_away && shape.q_start <= far_away, "attend: item {}: q_start is {}",
           i, shape.q_start);
   check_held(i, item, shape, options.mask);
+  shape.selected = item.selected;
   return shape;
 }
 

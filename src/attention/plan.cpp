@@ -37,14 +37,14 @@ class Planner {
 
  private:
   void add_tile(Unit unit, const ItemShape& shape, bool only_tile) {
-    const TileKeys keys(mask_, shape, unit.t_begin, unit.t_end);
+    const TileKeys keys(mask_, shape, unit.kv_head, unit.t_begin, unit.t_end);
     const int64_t rows = (unit.t_end - unit.t_begin) * shape.heads(unit.kv_head);
     size_.max_rows = std::max(size_.max_rows, rows);
     count_work(keys, shape, rows);
     const KeyRange all = keys.cover(chunk_keys);
     unit.chunk_begin = all.begin;
     unit.chunk_end = all.end;
-    const auto seen = [&](int64_t c) { return keys.touch(c * chunk_keys, (c + 1) * chunk_keys); };
+    const auto seen = [&](int64_t c) { return keys.touch(c * chunk_blocks, (c + 1) * chunk_blocks); };
     int64_t chunks = 0;
     for (int64_t c = all.begin; c < all.end; ++c) chunks += seen(c);
     const int64_t floats = partial_size(rows, shape.v_head_dim);
@@ -72,7 +72,9 @@ class Planner {
     double scores = 0;
     for (const KeyRange& run : keys.runs()) {
       if (run.empty()) continue;
-      const int64_t blocks = ceil_div(run.end, key_block) - run.begin / key_block;
+      const int64_t begin = run.begin / key_block;
+      int64_t blocks = ceil_div(run.end, key_block) - begin;
+      if (shape.selected.words) blocks = keys.count(begin, begin + blocks);
       scores += static_cast<double>(rows) * static_cast<double>(blocks * key_block);
     }
     size_.scores += scores;

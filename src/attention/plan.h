@@ -12,6 +12,7 @@ namespace gqa {
 /// chunk by chunk, each from a fresh state, and merges the partial results in ascending order; so
 /// it makes no difference to the bits whether one thread does all chunks or several do one each.
 inline constexpr int64_t chunk_keys = 1024;
+inline constexpr int64_t chunk_blocks = chunk_keys / kernels::key_block;
 
 /// Query tokens [t_begin, t_end) of one item, all heads of one group, against those keys of chunks
 /// [chunk_begin, chunk_end) that some of them see. Rows are (token, head) pairs, heads innermost.

@@ -16,6 +16,13 @@ struct ItemShape {
   KvDType kv_dtype = KvDType::f32;  ///< of a cache; arrays are decoded to f32 first
   SequenceKeys keys;
   std::span<const int32_t> group_offsets;
+  KeySelection selected = {};
+
+  /// Those keys of block `block` that token t may see in KV head `kv_head`, if the mask lets it.
+  uint64_t selected_keys(int64_t t, int64_t kv_head, int64_t block) const {
+    if (!selected.words) return ~uint64_t{0};
+    return selected.words[t * selected.token_stride + kv_head * selected.head_stride + block];
+  }
 
   /// Query heads [first_head(g), first_head(g + 1)) read KV head g.
   int64_t first_head(int64_t kv_head) const {

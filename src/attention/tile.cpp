@@ -34,7 +34,7 @@ Tile::Tile(const kernels::Table& kernels, const Job& job, int32_t item, int32_t 
       first_head_(shape_.first_head(kv_head)),
       heads_(shape_.heads(kv_head)),
       query_bytes_(kernels.query_bytes(shape_.kv_dtype, shape_.head_dim)),
-      keys_(options_.mask, shape_, t_begin, t_end) {}
+      keys_(options_.mask, shape_, kv_head, t_begin, t_end) {}
 
 void Tile::load_queries(const Workspace& w) const {
   const AnyView<3>& x = item_.q;
@@ -64,13 +64,17 @@ void Tile::prefetch_query(int64_t row) const {
 
 void Tile::attend_chunk(int64_t chunk, const Workspace& w, const Rows& out) const {
   out.reset(rows(), stride());
-  const int64_t begin = chunk * (chunk_keys / key_block);
-  for (int64_t block = begin; block < begin + chunk_keys / key_block; ++block) {
-    if (keys_.touch(block * key_block, (block + 1) * key_block)) attend_block(block, w, out);
+  const int64_t end = (chunk + 1) * chunk_blocks;
+  int64_t next = 0;
+  for (int64_t block = keys_.next(chunk * chunk_blocks, end); block < end; block = next) {
+    next = keys_.next(block + 1, end);
+    attend_block(block, next < end ? next : keys_.after(end), w, out);
   }
 }
 
-void Tile::attend_block(int64_t block, const Workspace& w, const Rows& out) const {
+/// `next_block`: what comes after it, if memory is to be asked for it.
+void Tile::attend_block(int64_t block, int64_t next_block, const Workspace& w,
+                        const Rows& out) const {
   const uint64_t any = look(block, w);
   if (any == 0) return;
   const Range keys = range_of(any);
@@ -87,7 +91,7 @@ void Tile::attend_block(int64_t block, const Workspace& w, const Rows& out) cons
   if (k.scales) kernels_.scale_keys(w.scores, w.visible, rows(), k.scales);
   change_scores(block, w);
   // What comes next is asked for at an even rate, between the products, too: memory must not rest.
-  next = keys_ahead(item_.kv, kv_head_, block + 1);
+  next = keys_ahead(item_.kv, kv_head_, next_block);
   kernels_.softmax(w.scores, w.visible, rows(), out.states, out.acc, stride(), next.take_part(8));
   const Operand v =
       load_values(kernels_, item_.kv, kv_head_, block, keys, shape_.v_head_dim, few && alike, w.v);
@@ -127,7 +131,7 @@ void Tile::for_alike(bool alike, const Workspace& w, const Body& body) const {
 /// row sees.
 uint64_t Tile::look(int64_t block, const Workspace& w) const {
   // Most blocks: no token needs a look of its own.
-  if (!item_.bias.data && keys_.all_see(block * key_block, (block + 1) * key_block)) {
+  if (!item_.bias.data && keys_.all_see(block)) {
     std::fill(w.visible, w.visible + rows(), ~uint64_t{0});
     return ~uint64_t{0};
   }
@@ -135,7 +139,8 @@ uint64_t Tile::look(int64_t block, const Workspace& w) const {
   int64_t r = 0;
   for (int64_t t = t_begin_; t < t_end_; ++t) {
     const VisibleKeys keys = visible_keys(options_.mask, shape_.q_start + t, shape_.keys);
-    const uint64_t seen = block_bits(keys, block * key_block);
+    const uint64_t seen =
+        block_bits(keys, block * key_block) & shape_.selected_keys(t, kv_head_, block);
     for (int64_t h = 0; h < heads_; ++h, ++r) {
       w.visible[r] = seen;
       if (item_.bias.data && seen != 0) {

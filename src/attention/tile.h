@@ -22,7 +22,7 @@ class Tile {
   int64_t partial_floats() const { return partial_size(rows(), shape_.v_head_dim); }
   /// Some row may see a key of the chunk.
   bool sees(int64_t chunk) const {
-    return keys_.touch(chunk * chunk_keys, (chunk + 1) * chunk_keys);
+    return keys_.touch(chunk * chunk_blocks, (chunk + 1) * chunk_blocks);
   }
 
   /// Queries times the scale, as the kernels want them for this cache.
@@ -42,7 +42,7 @@ class Tile {
     return w.queries + row * query_bytes_;
   }
   void prefetch_query(int64_t row) const;
-  void attend_block(int64_t block, const Workspace& w, const Rows& out) const;
+  void attend_block(int64_t block, int64_t next_block, const Workspace& w, const Rows& out) const;
   uint64_t look(int64_t block, const Workspace& w) const;
   void load_bias(int64_t row, int64_t block, float* out) const;
   void change_scores(int64_t block, const Workspace& w) const;

@@ -8,12 +8,18 @@
 
 namespace gqa {
 
-/// Keys that the tokens of a tile see: two runs, as of visible_keys(), which may overlap.
+/// Keys that the tokens of a tile see: two runs, as of visible_keys(), which may overlap, less what
+/// is not selected.
 class TileKeys {
  public:
-  /// Of query tokens [t_begin, t_end), at least one.
-  TileKeys(const Mask& mask, const ItemShape& shape, int64_t t_begin, int64_t t_end)
-      : runs_(visible_keys(mask, shape.q_start + t_begin, shape.keys)) {
+  /// Of query tokens [t_begin, t_end), at least one, in a KV head.
+  TileKeys(const Mask& mask, const ItemShape& shape, int64_t kv_head, int64_t t_begin,
+           int64_t t_end)
+      : shape_(&shape),
+        kv_head_(kv_head),
+        t_begin_(t_begin),
+        t_end_(t_end),
+        runs_(visible_keys(mask, shape.q_start + t_begin, shape.keys)) {
     const VisibleKeys last = visible_keys(mask, shape.q_start + t_end - 1, shape.keys);
     for (size_t i = 0; i < runs_.size(); ++i) {
       common_[i] = {last[i].begin, runs_[i].end};
@@ -21,19 +27,42 @@ class TileKeys {
     }
   }
 
+  /// Whatever is selected.
   const VisibleKeys& runs() const { return runs_; }
 
-  /// Some key in [begin, end) may be seen.
+  /// Some key of blocks [begin, end) may be seen.
   bool touch(int64_t begin, int64_t end) const {
     return std::any_of(runs_.begin(), runs_.end(), [&](const KeyRange& run) {
-      return std::max(run.begin, begin) < std::min(run.end, end);
+      const int64_t first = std::max(run.begin, begin * block_);
+      const int64_t last = std::min(run.end, end * block_);
+      return first < last && any_selected(first / block_, ceil_div(last, block_));
     });
   }
 
-  /// Every token sees all keys in [begin, end).
-  bool all_see(int64_t begin, int64_t end) const {
-    return std::any_of(common_.begin(), common_.end(),
-                       [&](const KeyRange& run) { return run.begin <= begin && end <= run.end; });
+  /// Every token sees all keys of a block.
+  bool all_see(int64_t block) const {
+    const bool in_run = std::any_of(common_.begin(), common_.end(), [&](const KeyRange& run) {
+      return run.begin <= block * block_ && (block + 1) * block_ <= run.end;
+    });
+    return in_run && all_selected(block);
+  }
+
+  /// The first block in [from, end) that touch() says yes to, or end.
+  int64_t next(int64_t from, int64_t end) const {
+    while (from < end && !touch(from, from + 1)) ++from;
+    return from;
+  }
+
+  /// Blocks in [begin, end) that touch() says yes to.
+  int64_t count(int64_t begin, int64_t end) const {
+    int64_t n = 0;
+    for (int64_t b = begin; b < end; ++b) n += touch(b, b + 1);
+    return n;
+  }
+
+  /// The block that is likely to be worked on next from `block` on.
+  int64_t after(int64_t block) const {
+    return shape_->selected.words ? next(block, cover(block_).end) : block;
   }
 
   /// Chunks or blocks of `size` keys that hold all of them: [first, last).
@@ -47,6 +76,28 @@ class TileKeys {
   }
 
  private:
+  static constexpr int64_t block_ = kernels::key_block;
+
+  bool any_selected(int64_t begin, int64_t end) const {
+    if (!shape_->selected.words) return true;
+    for (int64_t t = t_begin_; t < t_end_; ++t) {
+      for (int64_t b = begin; b < end; ++b) {
+        if (shape_->selected_keys(t, kv_head_, b) != 0) return true;
+      }
+    }
+    return false;
+  }
+
+  bool all_selected(int64_t block) const {
+    if (!shape_->selected.words) return true;
+    for (int64_t t = t_begin_; t < t_end_; ++t) {
+      if (shape_->selected_keys(t, kv_head_, block) != ~uint64_t{0}) return false;
+    }
+    return true;
+  }
+
+  const ItemShape* shape_;
+  int64_t kv_head_, t_begin_, t_end_;
   VisibleKeys runs_;
   VisibleKeys common_;  ///< of the runs, what every token sees; perhaps nothing
 };

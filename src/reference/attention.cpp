@@ -28,6 +28,12 @@ double at(const AnyView<4>& x, std::span<const int32_t> pages, int64_t s, int64_
       page * x.strides[0] + s % x.shape[1] * x.strides[1] + head * x.strides[2] + d * x.strides[3]);
 }
 
+bool selected(const KeySelection& selection, int64_t t, int64_t g, int64_t s) {
+  if (!selection.words) return true;
+  const int64_t row = t * selection.token_stride + g * selection.head_stride;
+  return (selection.words[row + s / 64] >> (s % 64) & 1) != 0;
+}
+
 int64_t kv_head_of(int64_t head, int64_t q_heads, int64_t kv_heads, const AttendOptions& options) {
   if (options.group_offsets.empty()) return head / (q_heads / kv_heads);
   int64_t g = 0;
@@ -55,7 +61,7 @@ Result attend(const AttendItem& item, const AttendOptions& options, const Sees& 
       double max = none, size = 0, added_size = 0;
       for (int64_t s = kv.first_key; s < kv.len; ++s) {
         const double bias = item.bias.data ? at(item.bias, h, t, s) : 0.0;
-        if (!sees(position, s) || bias == none) continue;
+        if (!sees(position, s) || bias == none || !selected(item.selected, t, g, s)) continue;
         double dot = 0, absolute = 0;
         for (int64_t d = 0; d < head_dim; ++d) {
           const double product = at(item.q, t, h, d) * at(kv.k, kv.pages, s, g, d);

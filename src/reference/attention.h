@@ -23,7 +23,7 @@ using Sees = std::function<bool(int64_t position, int64_t key)>;
 
 /// softmax(scale * q k^T + ..., masked) v of one item whose keys and values are strided arrays.
 /// Which keys are seen is `sees`'s to say (options.mask and item.prefix are not looked at), and the
-/// bias's: -inf masks.
+/// bias's: -inf masks, and item.selected's.
 Result attend(const AttendItem& item, const AttendOptions& options, const Sees& sees);
 
 }  // namespace gqa::reference

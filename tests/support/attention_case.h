@@ -96,8 +96,16 @@ struct Problem {
   Array<4> k, v;
   Array<2> lse;
   std::vector<int32_t> pages;
+  std::vector<uint64_t> selected;
   AttendItem item;
 };
+
+/// Whether an item's selection lets token t see key s in KV head g.
+inline bool is_selected(const AttendItem& item, int64_t t, int64_t g, int64_t s) {
+  const KeySelection& x = item.selected;
+  return !x.words ||
+         (x.words[t * x.token_stride + g * x.head_stride + s / 64] >> (s % 64) & 1) != 0;
+}
 
 inline DType draw_dtype(Random& random) {
   return pick(random, {DType::f32, DType::f32, DType::f16, DType::bf16});
@@ -129,6 +137,22 @@ inline void fill_bias(Random& random, Problem& p, const Sizes& s) {
                                         : 2.0f * normal(random);
   });
   p.item.bias = p.bias.view();
+}
+
+/// A selection for each token and KV head, or one for all of either: whole blocks, single keys, or
+/// some of both, so that blocks and chunks without any occur.
+inline void fill_selection(Random& random, Problem& p, const Sizes& s) {
+  const int64_t row = ceil_div(s.kv_len, 64) + draw(random, 0, 2);
+  const int64_t head_stride = draw(random, 0, 2) ? row : 0;
+  const int64_t token_stride = draw(random, 0, 2) ? row * s.kv_heads : 0;
+  p.selected.resize(static_cast<size_t>(std::max<int64_t>(1, s.q_len) * s.kv_heads * row));
+  const int64_t kept = pick<int64_t>(random, {1, 10, 60, 95});  // of 100
+  const bool keys = draw(random, 0, 1) != 0;
+  for (uint64_t& word : p.selected) {
+    word = draw(random, 0, 99) < kept ? ~uint64_t{0} : 0;
+    if (keys) word &= random();
+  }
+  p.item.selected = {p.selected.data(), token_stride, head_stride};
 }
 
 /// Keys before first_key are gone: their pages may be anything, their memory, too.
@@ -178,6 +202,7 @@ inline void fill_problem(Random& random, Problem& p, const Sizes& s) {
   if (draw(random, 0, 3) == 0) p.item.q_start = draw(random, -3, s.kv_len + 3);
   if (draw(random, 0, 3) == 0) p.item.prefix = draw(random, 0, s.kv_len + 2);
   if (draw(random, 0, 3) == 0) fill_bias(random, p, s);
+  if (draw(random, 0, 3) == 0) fill_selection(random, p, s);
 }
 
 inline std::string describe(const Sizes& s) {
@@ -192,6 +217,7 @@ inline std::string describe(const Sizes& s, const Options& o, const AttendItem& 
          ", prefix " + std::to_string(item.prefix) + ", softcap " +
          std::to_string(o.options.softcap) + (o.alibi.empty() ? "" : ", alibi") +
          (o.sinks.empty() ? "" : ", sinks") + (item.bias.data ? ", bias" : "") +
+         (item.selected.words ? ", selected keys" : "") +
          (o.group_offsets.empty() ? "" : ", unequal groups");
 }
 

@@ -48,6 +48,7 @@ AttendItem piece_of(const AttendItem& item, int64_t start, int64_t t, int64_t n)
   cut(piece.out, 0);
   cut(piece.lse, 0);
   cut(piece.bias, 1);
+  if (piece.selected.words) piece.selected.words += t * piece.selected.token_stride;
   // Sizes of 1 are left alone above: right for a bias, and for queries if there is one.
   if (item.q.shape[0] != 1) piece.q_start = start + t;
   return piece;

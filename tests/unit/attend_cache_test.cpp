@@ -229,7 +229,8 @@ TEST_P(Isa, NanReachesTheRowsThatSeeItAndNoOthers) {
     const int64_t start = p.item.q_start.value_or(s.kv_len - s.q_len);
     for (int64_t q = 0; q < s.q_len; ++q) {
       for (int64_t h = 0; h < s.q_heads; ++h) {
-        const bool touched = h / group == kv_head && sees(start + q, bad);
+        const bool touched = h / group == kv_head && sees(start + q, bad) &&
+                             test::is_selected(p.item, q, kv_head, bad);
         for (int64_t d = 0; d < s.v_head_dim; ++d) {
           const float got = p.out.get({q, h, d});
           ASSERT_TRUE(touched && (!value || is_quantised(t) || d == 7)

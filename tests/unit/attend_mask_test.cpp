@@ -89,7 +89,8 @@ TEST_P(Isa, NanReachesTheRowsThatSeeItAndNoOthers) {
         };
         const bool masked = p.item.bias.data &&
                             std::isinf(p.bias.get({bias_at(0, h), bias_at(1, t), bias_at(2, bad)}));
-        const bool reads = h >= shape.first_head(kv_head) && h < shape.first_head(kv_head + 1);
+        const bool reads = h >= shape.first_head(kv_head) && h < shape.first_head(kv_head + 1) &&
+                           test::is_selected(p.item, t, kv_head, bad);
         for (int64_t d = 0; d < s.v_head_dim; ++d) {
           const bool touched = reads && sees(start + t, bad) && !masked && (!in_value || d == 7);
           const float got = p.out.get({t, h, d});
