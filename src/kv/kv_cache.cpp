@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <new>
 #include <string_view>
 #include <utility>
@@ -43,8 +44,14 @@ struct Sequence {
   }
 };
 
+uint64_t new_generation() noexcept {
+  static std::atomic<uint64_t> last = 0;
+  return ++last;
+}
+
 /// Keeps the first `len` tokens.
 void shorten(KvLayer& layer, int64_t len) noexcept {
+  if (len < layer.len) layer.generation = new_generation();
   const auto kept = static_cast<size_t>(ceil_div(len, page_size));
   while (layer.pages.size() > kept) {
     if (layer.pages.back() == KvLayer::released_page) {
@@ -115,6 +122,7 @@ struct KvCache::Impl {
   }
 
   int64_t adopt(std::unique_ptr<Sequence> sequence) {
+    for (KvLayer& layer : sequence->layers) layer.generation = new_generation();
     if (freed.empty()) {
       if (freed.capacity() <= sequences.size()) freed.reserve(2 * sequences.size() + 1);
       sequences.push_back(std::move(sequence));

@@ -38,6 +38,9 @@ struct KvLayer {
   KvDType dtype = KvDType::f32;
   PagePool* pool = nullptr;
   int64_t len = 0;             ///< tokens, released ones counted
+  /// Changes whenever the sequence does anything but grow: of any two layers, in whatever cache and
+  /// at whatever time, that have the same, one holds the first tokens of the other.
+  uint64_t generation = 0;
   int64_t released = 0;        ///< pages
   std::vector<int32_t> pages;  ///< logical block -> page of the pool or released_page; behind the
                                ///< last token, pages taken in advance
