@@ -8,6 +8,8 @@
 #include <span>
 #include <vector>
 
+#include "gqa/approx.h"
+#include "gqa/attention_spec.h"
 #include "gqa/config.h"
 #include "gqa/context.h"
 #include "gqa/kv_cache.h"
@@ -38,6 +40,15 @@ class Model {
   KvDType default_kv_dtype() const;
   /// An empty cache of the model's shape. max_pages: as in KvCache; 0: as many as memory holds.
   KvCache make_cache(KvDType kv_dtype, int64_t max_pages = 0) const;
+  /// Attention as the spec says, for caches that make_cache(kv_dtype) makes; with the model's key
+  /// directions where it needs them. Throws Error: usage where the spec does not fit the model (one
+  /// with a sliding window of its own combines with exact, block and window alone), and what
+  /// key_directions() throws.
+  Approximation make_approximation(const AttentionSpec& spec, KvDType kv_dtype) const;
+  /// Reads key_directions.safetensors in the model's folder: "model.layers.N.key_directions" for
+  /// each layer. No layers where there is no such file. Throws Error (io, bad_data, naming file and
+  /// tensor) where a tensor is missing, unknown, of another shape, or not orthonormal to 0.001.
+  KeyDirections key_directions() const;
   int64_t parameters() const;
   /// Where the weights lie that every forward pass and its logits read whatever the tokens: all
   /// matrices, with the scales of quantised ones, but an embedding table that is not the head as
@@ -51,15 +62,18 @@ class Model {
   };
   /// Runs the tokens of all steps through the layers in one batch, appending to their sequences.
   /// hidden becomes [sum of tokens, width] f32: the normed last hidden states, in the order of the
-  /// steps. Throws Error, with the sequences as they were: (usage) for a cache of another shape, an
-  /// id outside the vocabulary, more tokens than max_positions, a sequence that is not alive or
-  /// occurs twice; (resources) where the cache's pages do not suffice.
+  /// steps. Attention is exact, or what `approximation` makes of it. Throws Error, with the
+  /// sequences as they were: (usage) for a cache of another shape, an id outside the vocabulary,
+  /// more tokens than max_positions, a sequence that is not alive or occurs twice, or an
+  /// approximation that make_approximation() would refuse; (resources) where the cache's pages do
+  /// not suffice.
   void forward(Context& context, KvCache& cache, std::span<const Step> steps,
-               std::vector<float>& hidden) const;
-  /// Gives up the pages of a sequence that no query at `position` or behind it sees: under a
-  /// sliding window, tokens that have left it. Throws Error (usage) for a sequence that is not
-  /// alive.
-  void forget(KvCache& cache, int64_t sequence, int64_t position) const;
+               std::vector<float>& hidden, Approximation* approximation = nullptr) const;
+  /// Gives up the pages of a sequence that no query at `position` or behind it sees: those behind
+  /// the model's sliding window, or behind the window or block of an `attention` that is no more
+  /// than a mask. Throws Error (usage) for a sequence that is not alive.
+  void forget(KvCache& cache, int64_t sequence, int64_t position,
+              const AttentionSpec& attention = ExactAttention{}) const;
   /// logits [rows, vocab_size] of hidden [rows, width].
   void logits(Context& context, std::span<const float> hidden, std::span<float> out) const;
 

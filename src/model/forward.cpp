@@ -2,48 +2,17 @@
 #include <memory>
 #include <type_traits>
 
+#include "core/fail.h"
 #include "gqa/attention.h"
 #include "gqa/model.h"
 #include "kernels/context.h"
+#include "model/activations.h"
+#include "model/key_directions.h"
 #include "model/rope.h"
 #include "model/rows.h"
 
 namespace gqa {
 namespace {
-
-/// The activations of a batch of rows (tokens), all dense [rows][...].
-struct Activations {
-  float* hidden;    ///< [width], the residual stream
-  float* normed;    ///< [width]
-  float* q;         ///< [q_heads * head_dim]
-  float* k;         ///< [kv_heads * head_dim]
-  float* v;         ///< [kv_heads * head_dim]
-  float* attended;  ///< [q_heads * head_dim]
-  float* gate;      ///< [mlp_width]
-  float* up;        ///< [mlp_width]
-  float* cosines;   ///< [head_dim / 2]
-  float* sines;     ///< [head_dim / 2]
-
-  Activations(Context::Impl& context, const ModelConfig& c, int64_t rows) {
-    int64_t kv_heads = 0;
-    for (const int64_t n : c.kv_heads) kv_heads = std::max(kv_heads, n);
-    const int64_t q_width = c.q_heads * c.head_dim;
-    const int64_t kv_width = kv_heads * c.head_dim;
-    const int64_t floats = 2 * c.width + 2 * q_width + 2 * kv_width + 2 * c.mlp_width + c.head_dim;
-    float* p = context.scratch<float>(Scratch::activations, rows * floats);
-    const auto take = [&](int64_t n) { return std::exchange(p, p + rows * n); };
-    hidden = take(c.width);
-    normed = take(c.width);
-    q = take(q_width);
-    k = take(kv_width);
-    v = take(kv_width);
-    attended = take(q_width);
-    gate = take(c.mlp_width);
-    up = take(c.mlp_width);
-    cosines = take(c.head_dim / 2);
-    sines = take(c.head_dim / 2);
-  }
-};
 
 /// Per layer, as attend() takes them; none where all groups of the layer are equal by definition.
 std::vector<std::vector<int32_t>> group_offsets(const ModelConfig& c) {
@@ -71,23 +40,31 @@ std::span<T> list(Context::Impl& context, Scratch slot, int64_t n) {
 
 struct Model::Impl {
   ModelConfig config;
+  std::filesystem::path dir;
   Weights weights;
   Rope rope;
   std::vector<std::vector<int32_t>> group_offsets;
 
-  Impl(const ModelConfig& c, const std::filesystem::path& dir, WeightDType weight_dtype,
+  Impl(const ModelConfig& c, const std::filesystem::path& folder, WeightDType weight_dtype,
        const Progress& progress)
       : config(c),
-        weights(c, dir, weight_dtype, progress),
+        dir(folder),
+        weights(c, folder, weight_dtype, progress),
         rope(c.rope, c.head_dim),
         group_offsets(gqa::group_offsets(c)) {}
 
   Mask mask() const { return {.causal = true, .window = config.window}; }
+  KvShape kv_shape(KvDType dtype) const {
+    return {config.kv_heads, config.head_dim, config.head_dim, dtype};
+  }
   int64_t check(const KvCache& cache, std::span<const Step> steps) const;
+  void check(const AttentionSpec& attention) const;
   void embed(Context::Impl& context, const KvCache& cache, std::span<const Step> steps,
              const Activations& a) const;
   void attention(Context& context, KvCache& cache, std::span<const Step> steps, int64_t layer,
-                 int64_t rows, const Activations& a) const;
+                 int64_t rows, const Activations& a, Approximation* approximation) const;
+  void attend(Context& context, const KvCache& cache, std::span<const Step> steps, int64_t layer,
+              const Activations& a, Approximation* approximation) const;
   void mlp(Context::Impl& context, int64_t layer, int64_t rows, const Activations& a) const;
   void norm(Context::Impl& context, const std::vector<float>& weight, int64_t rows, const float* x,
             float* y) const {
@@ -117,6 +94,14 @@ int64_t Model::Impl::check(const KvCache& cache, std::span<const Step> steps) co
   return rows;
 }
 
+void Model::Impl::check(const AttentionSpec& attention) const {
+  if (config.window == 0 || Approximation::as_mask(attention, mask())) return;
+  fail(ErrorKind::usage,
+       "attention: the model has a sliding window of its own ({} tokens): expected exact, block:B "
+       "or window:W, got {}",
+       config.window, attention_text(attention));
+}
+
 void Model::Impl::embed(Context::Impl& context, const KvCache& cache, std::span<const Step> steps,
                         const Activations& a) const {
   int64_t r = 0;
@@ -131,7 +116,8 @@ void Model::Impl::embed(Context::Impl& context, const KvCache& cache, std::span<
 }
 
 void Model::Impl::attention(Context& context, KvCache& cache, std::span<const Step> steps,
-                            int64_t layer, int64_t rows, const Activations& a) const {
+                            int64_t layer, int64_t rows, const Activations& a,
+                            Approximation* approximation) const {
   Context::Impl& impl = context.impl();
   const LayerWeights& w = weights.layers[static_cast<size_t>(layer)];
   const int64_t kv_heads = config.kv_heads[static_cast<size_t>(layer)];
@@ -154,23 +140,42 @@ void Model::Impl::attention(Context& context, KvCache& cache, std::span<const St
                  {a.v + r * kv_heads * dim, DType::f32, shape});
     r += n;
   }
-  // Views last until the next append, so they come after all of them.
-  const auto batch = list<AttendItem>(impl, Scratch::model_items, std::ssize(steps));
-  AttendItem* item = batch.data();
-  r = 0;
-  for (const Step& step : steps) {
-    const auto n = static_cast<int64_t>(step.tokens.size());
-    const std::array<int64_t, 3> shape{n, config.q_heads, dim};
-    const int64_t at = r * config.q_heads * dim;
-    std::construct_at(item++, AttendItem{.q = {a.q + at, DType::f32, shape},
-                                         .kv = cache.view(step.sequence, layer),
-                                         .out = {a.attended + at, DType::f32, shape}});
-    r += n;
-  }
-  attend(context, batch,
-         {.mask = mask(), .group_offsets = group_offsets[static_cast<size_t>(layer)]});
+  attend(context, cache, steps, layer, a, approximation);
   linear(impl, w.o, a.attended, rows, a.normed);
   add_rows(impl, rows, config.width, a.hidden, a.normed);
+}
+
+/// Of all rows of q, whose keys are in the cache: views last until the next append.
+void Model::Impl::attend(Context& context, const KvCache& cache, std::span<const Step> steps,
+                         int64_t layer, const Activations& a, Approximation* approximation) const {
+  const auto items = [&]<class Item>(auto&& item_of) {
+    const auto batch = list<Item>(context.impl(), Scratch::model_items, std::ssize(steps));
+    int64_t at = 0;
+    for (size_t i = 0; i < steps.size(); ++i) {
+      const std::array<int64_t, 3> shape{std::ssize(steps[i].tokens), config.q_heads,
+                                         config.head_dim};
+      std::construct_at(&batch[i],
+                        item_of(steps[i].sequence, AnyView<3>(a.q + at, DType::f32, shape),
+                                AnyMutView<3>(a.attended + at, DType::f32, shape)));
+      at += shape[0] * shape[1] * shape[2];
+    }
+    return batch;
+  };
+  const std::span<const int32_t> offsets = group_offsets[static_cast<size_t>(layer)];
+  if (approximation) {
+    using Item = Approximation::Item;
+    const auto batch = items.operator()<Item>([](int64_t sequence, const auto& q, const auto& out) {
+      return Item{sequence, q, out};
+    });
+    approximation->attend(context, cache, layer, batch,
+                          {.window = config.window, .group_offsets = offsets});
+  } else {
+    const auto batch =
+        items.operator()<AttendItem>([&](int64_t sequence, const auto& q, const auto& out) {
+          return AttendItem{.q = q, .kv = cache.view(sequence, layer), .out = out};
+        });
+    gqa::attend(context, batch, {.mask = mask(), .group_offsets = offsets});
+  }
 }
 
 void Model::Impl::mlp(Context::Impl& context, int64_t layer, int64_t rows,
@@ -211,15 +216,26 @@ std::vector<std::span<const std::byte>> Model::weights_read() const {
 KvDType Model::default_kv_dtype() const { return kv_dtype(impl_->weights.layers.front().k.dtype); }
 
 KvCache Model::make_cache(KvDType kv_dtype, int64_t max_pages) const {
-  const ModelConfig& c = impl_->config;
-  return KvCache({c.kv_heads, c.head_dim, c.head_dim, kv_dtype}, max_pages);
+  return KvCache(impl_->kv_shape(kv_dtype), max_pages);
+}
+
+Approximation Model::make_approximation(const AttentionSpec& spec, KvDType kv_dtype) const {
+  impl_->check(spec);
+  const bool directed = std::holds_alternative<LowRank>(spec);
+  return Approximation(spec, impl_->kv_shape(kv_dtype),
+                       directed ? key_directions() : KeyDirections());
+}
+
+KeyDirections Model::key_directions() const {
+  return read_key_directions(impl_->dir, impl_->config);
 }
 
 void Model::forward(Context& context, KvCache& cache, std::span<const Step> steps,
-                    std::vector<float>& hidden) const {
+                    std::vector<float>& hidden, Approximation* approximation) const {
   Context::Impl& impl = context.impl();
   const ModelConfig& c = impl_->config;
   const int64_t rows = impl_->check(cache, steps);
+  if (approximation) impl_->check(approximation->spec());
   hidden.resize(static_cast<size_t>(rows * c.width));
   const Activations a(impl, c, rows);
   const auto growths = list<KvCache::Growth>(impl, Scratch::model_steps, std::ssize(steps));
@@ -229,16 +245,18 @@ void Model::forward(Context& context, KvCache& cache, std::span<const Step> step
   cache.reserve(growths);
   impl_->embed(impl, cache, steps, a);
   for (int64_t layer = 0; layer < c.n_layers; ++layer) {
-    impl_->attention(context, cache, steps, layer, rows, a);
+    impl_->attention(context, cache, steps, layer, rows, a, approximation);
     impl_->mlp(impl, layer, rows, a);
   }
   impl_->norm(impl, impl_->weights.final_norm, rows, a.hidden, hidden.data());
 }
 
-void Model::forget(KvCache& cache, int64_t sequence, int64_t position) const {
+void Model::forget(KvCache& cache, int64_t sequence, int64_t position,
+                   const AttentionSpec& attention) const {
+  const Mask mask = Approximation::as_mask(attention, impl_->mask()).value_or(impl_->mask());
   for (int64_t layer = 0; layer < impl_->config.n_layers; ++layer) {
     const SequenceKeys keys{.len = cache.len(sequence, layer)};
-    const auto [kept, rest] = visible_keys(impl_->mask(), position, keys);
+    const auto [kept, rest] = visible_keys(mask, position, keys);
     cache.release(sequence, layer, kept.end, rest.begin);
   }
 }
