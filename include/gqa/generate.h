@@ -10,6 +10,7 @@
 #include <string_view>
 #include <vector>
 
+#include "gqa/attention_spec.h"
 #include "gqa/model.h"
 #include "gqa/tokenizer.h"
 
@@ -45,6 +46,7 @@ struct GenerateOptions {
       max_tokens;  ///< new tokens at most; none: 256, or what the context still holds
   SamplingOptions sampling = {};
   std::optional<KvDType> kv_dtype = {};  ///< none: Model::default_kv_dtype()
+  AttentionSpec attention = ExactAttention{};
 };
 
 struct Generated {
@@ -87,8 +89,10 @@ using ResultSink = std::function<void(size_t index, const Generated& result)>;
 /// At most `batch` decode together; others join as they end. What a prompt's beginning has in
 /// common with one of the `batch` prompts before it is computed once and shared, if it is 16 tokens
 /// or more: so the KV cache never holds more than `batch` sequences that decode and `batch`
-/// prefixes. All prompts are checked before any work starts. Throws Error: usage for a batch below
-/// 1, and what generate() throws, the prompt's name in front. Progress ("generate") counts tokens.
+/// prefixes. Nothing is shared with clustered and dynamic attention: their groups are of queries,
+/// which a cache does not hold. All prompts are checked before any work starts. Throws Error: usage
+/// for a batch below 1, and what generate() throws, the prompt's name in front. Progress
+/// ("generate") counts tokens.
 BatchStats generate_batch(Context& context, const Model& model, const Tokenizer& tokenizer,
                           std::span<const Prompt> prompts, const GenerateOptions& options,
                           int64_t batch, const ResultSink& sink, const Progress& progress = {});

@@ -43,16 +43,27 @@ RowScore score_row(std::span<const float> logits, std::span<const float> other, 
 /// A model at work: hidden states of one window after the other.
 class Reader {
  public:
-  Reader(Context& context, const Model& model, KvDType kv_dtype)
+  Reader(Context& context, const Model& model, KvDType kv_dtype, const AttentionSpec& attention)
       : context_(context),
         model_(model),
         cache_(model.make_cache(kv_dtype)),
-        sequence_(cache_.create()) {}
+        sequence_(cache_.create()) {
+    if (!std::holds_alternative<ExactAttention>(attention)) {
+      approximation_ = model.make_approximation(attention, kv_dtype);
+    }
+  }
 
   void read(std::span<const int32_t> window) {
     cache_.truncate(sequence_, 0);
     const Model::Step step{sequence_, window};
-    model_.forward(context_, cache_, std::span(&step, 1), hidden_);
+    model_.forward(context_, cache_, std::span(&step, 1), hidden_,
+                   approximation_ ? &*approximation_ : nullptr);
+  }
+
+  /// Empty where attention is exact.
+  std::optional<ApproxStats> attention() const {
+    if (!approximation_) return std::nullopt;
+    return approximation_->stats();
   }
 
   /// Logits of rows [begin, begin + n) of the window; valid until the next call.
@@ -70,6 +81,7 @@ class Reader {
   const Model& model_;
   KvCache cache_;
   int64_t sequence_;
+  std::optional<Approximation> approximation_;
   std::vector<float> hidden_;
   std::vector<float> logits_;
 };
@@ -137,9 +149,9 @@ EvalResult evaluate(Context& context, const Model& model, const Tokenizer& token
   const auto kv_dtype = [&](const Model& m) {
     return options.kv_dtype.value_or(m.default_kv_dtype());
   };
-  Reader reader(context, model, kv_dtype(model));
+  Reader reader(context, model, kv_dtype(model), options.attention);
   std::optional<Reader> other;
-  if (against) other.emplace(context, *against, kv_dtype(*against));
+  if (against) other.emplace(context, *against, kv_dtype(*against), ExactAttention{});
   Totals totals;
   std::vector<int32_t> window;
   for (size_t at = 0; at < ids.size(); at += step) {
@@ -159,6 +171,7 @@ EvalResult evaluate(Context& context, const Model& model, const Tokenizer& token
   result.bits_per_byte = totals.nll / std::numbers::ln2 / static_cast<double>(text.size());
   result.tokens = totals.tokens;
   result.context = window_tokens;
+  result.attention = reader.attention();
   if (against) {
     result.kl = totals.kl / tokens;
     result.top1_agreement = static_cast<double>(totals.agreed) / tokens;

@@ -6,7 +6,16 @@
 namespace gqa {
 namespace {
 
-std::vector<SharedPrefix> plan_of(const std::vector<Request>& requests, int64_t size) {
+/// Groups of queries begin anew where a sequence was forked: a text would then depend on what its
+/// prompt shares.
+bool groups_queries(const AttentionSpec& attention) {
+  return std::holds_alternative<Clustered>(attention) ||
+         std::holds_alternative<DynamicGroups>(attention);
+}
+
+std::vector<SharedPrefix> plan_of(const std::vector<Request>& requests, int64_t size,
+                                  const AttentionSpec& attention) {
+  if (groups_queries(attention)) return std::vector<SharedPrefix>(requests.size());
   std::vector<std::span<const int32_t>> prompts;
   prompts.reserve(requests.size());
   for (const Request& request : requests) prompts.emplace_back(request.prompt);
@@ -21,10 +30,14 @@ Batch::Batch(Context& context, const Model& model, const Tokenizer& tokenizer,
       model_(&model),
       tokenizer_(&tokenizer),
       sampler_(options.sampling),
+      attention_(options.attention),
       cache_(model.make_cache(options.kv_dtype.value_or(model.default_kv_dtype()))),
       size_(static_cast<size_t>(size)),
       entries_(requests.size()) {
-  const auto plan = plan_of(requests, size);
+  if (!std::holds_alternative<ExactAttention>(attention_)) {
+    approximation_ = model.make_approximation(attention_, cache_.shape().dtype);
+  }
+  const auto plan = plan_of(requests, size, attention_);
   for (size_t i = 0; i < requests.size(); ++i) {
     Entry& entry = entries_[i];
     entry.result.prompt_tokens = std::move(requests[i].prompt);
@@ -78,7 +91,7 @@ bool Batch::forward() {
   join();
   if (active_.empty()) return false;
   const auto steps = next_steps();
-  model_->forward(*context_, cache_, steps, hidden_);
+  model_->forward(*context_, cache_, steps, hidden_, approximation_ ? &*approximation_ : nullptr);
   stats_.peak_kv_bytes = std::max(stats_.peak_kv_bytes, cache_.usage().bytes);
 
   last_.clear();
@@ -90,7 +103,7 @@ bool Batch::forward() {
     if (entry.state == State::reading) done_ += std::ssize(steps[i].tokens);
     // What others still fork may lie before its own window.
     if (entry.share.needed == 0) {
-      model_->forget(cache_, entry.sequence, cache_.len(entry.sequence));
+      model_->forget(cache_, entry.sequence, cache_.len(entry.sequence), attention_);
     }
     if (cache_.len(entry.sequence) < std::ssize(entry.running->ids())) continue;
     drawing_.push_back(active_[i]);

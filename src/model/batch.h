@@ -4,9 +4,12 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <utility>
 #include <vector>
 
+#include "gqa/approx.h"
+#include "gqa/attention_spec.h"
 #include "gqa/generate.h"
 #include "gqa/kv_cache.h"
 #include "gqa/model.h"
@@ -36,7 +39,7 @@ struct Request {
 class Batch {
  public:
   /// Context, model and tokenizer must stay where they are. size: 1 or more. Throws Error (usage)
-  /// for a sampling option out of range.
+  /// for a sampling option out of range, or attention that does not fit the model.
   Batch(Context& context, const Model& model, const Tokenizer& tokenizer,
         const GenerateOptions& options, std::vector<Request> requests, int64_t size);
 
@@ -79,7 +82,9 @@ class Batch {
   const Model* model_;
   const Tokenizer* tokenizer_;
   Sampler sampler_;  ///< draws nothing itself: each prompt gets a copy, as if it were alone
+  AttentionSpec attention_;
   KvCache cache_;
+  std::optional<Approximation> approximation_;  ///< none where attention is exact
   size_t size_;
   std::vector<Entry> entries_;
   size_t next_ = 0;              ///< the first that has not joined

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cmath>
+#include <functional>
 #include <vector>
 
 #include "support/tiny_llama.h"
@@ -13,6 +14,9 @@ class NaiveLlama {
  public:
   NaiveLlama(const TinyLlama& model, const std::filesystem::path& dir)
       : m_(model), tensors_(load_tensors(dir)) {}
+
+  /// Keys s that a token t does not see, besides those that the model's own mask hides.
+  std::function<bool(size_t t, size_t s)> hidden = {};
 
   /// Logits of every token of a sequence; RoPE with theta 10,000, unscaled.
   std::vector<std::vector<double>> logits(const std::vector<int32_t>& tokens) {
@@ -92,6 +96,7 @@ class NaiveLlama {
       double sum = 0;
       for (size_t s = 0; s <= t; ++s) {
         if (m_.window > 0 && t - s >= static_cast<size_t>(m_.window)) continue;
+        if (hidden && hidden(t, s)) continue;
         double score = 0;
         for (size_t d = 0; d < dim; ++d) score += q[h * dim + d] * keys_[l][s][kv * dim + d];
         const double weight = std::exp(score / std::sqrt(static_cast<double>(dim)));

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <functional>
 
 #include "gqa/error.h"
 #include "support/naive_llama.h"
@@ -17,11 +18,11 @@ constexpr int64_t vocab = 257;  // of the byte tokenizer
 
 struct Setting {
   test::TempDir dir;
-  TinyLlama tiny{.kv_heads = 2, .vocab_size = vocab};
+  TinyLlama tiny;
   std::filesystem::path folder;
   Context context{{.threads = 2}};
 
-  Setting() {
+  explicit Setting(const TinyLlama& model = {.kv_heads = 2, .vocab_size = vocab}) : tiny(model) {
     folder = test::write_tiny(dir / "model", tiny);
     test::put_file(folder / "tokenizer.json", test::byte_tokenizer());
   }
@@ -33,7 +34,8 @@ struct Setting {
   Tokenizer tokenizer() const { return Tokenizer::load(folder / "tokenizer.json"); }
 
   /// The protocol in the plainest words: the mean of -log p over the scored tokens.
-  double nll(const std::vector<int32_t>& ids, size_t window, bool bos, int64_t* scored) {
+  double nll(const std::vector<int32_t>& ids, size_t window, bool bos, int64_t* scored,
+             const std::function<bool(size_t t, size_t s)>& hidden = {}) {
     double sum = 0;
     *scored = 0;
     for (size_t at = 0; at < ids.size(); at += window - 1) {
@@ -41,7 +43,9 @@ struct Setting {
           ids.begin() + static_cast<int64_t>(at),
           ids.begin() + static_cast<int64_t>(std::min(ids.size(), at + window - 1)));
       if (bos) tokens.insert(tokens.begin(), 1);
-      const auto logits = test::NaiveLlama(tiny, folder).logits(tokens);
+      test::NaiveLlama naive(tiny, folder);
+      naive.hidden = hidden;
+      const auto logits = naive.logits(tokens);
       for (size_t t = 0; t + 1 < tokens.size(); ++t, ++*scored) {
         double normaliser = 0;
         for (const double x : logits[t]) normaliser += std::exp(x);
@@ -77,6 +81,7 @@ TEST(Evaluate, FollowsTheProtocol) {
           1e-9);
       EXPECT_FALSE(got.kl);
       EXPECT_FALSE(got.top1_agreement);
+      EXPECT_FALSE(got.attention);
     }
     EXPECT_EQ(evaluate(s.context, model, tokenizer, kText).context, 32);  // the model's limit
   }
@@ -95,6 +100,46 @@ TEST(Evaluate, AgainstItselfNothingDiffersAndAgainstAnotherItDoes) {
   EXPECT_EQ(result.nll, self.nll);
   EXPECT_GT(*result.kl, 0.1);
   EXPECT_LT(*result.top1_agreement, 0.9);
+}
+
+TEST(Evaluate, BlocksAndWindowsAreCountedFromBos) {
+  for (const int64_t model_window : {0, 6}) {
+    Setting s({.kv_heads = 2, .vocab_size = vocab, .window = model_window});
+    const Model model = Model::load(s.folder);
+    const auto ids = s.tokenizer().encode(kText);
+    int64_t scored = 0;
+    const double exact = s.nll(ids, 32, true, &scored);
+    for (const size_t n : {1, 4, 5, 32}) {
+      const auto size = static_cast<int64_t>(n);
+      const double block =
+          s.nll(ids, 32, true, &scored, [n](size_t t, size_t j) { return t / n != j / n; });
+      const double window =
+          s.nll(ids, 32, true, &scored, [n](size_t t, size_t j) { return t - j >= n; });
+      EXPECT_EQ(std::abs(block - exact) > 1e-3, n < 6);
+      EXPECT_EQ(std::abs(window - exact) > 1e-3, n < 6);
+      const auto run = [&](const AttentionSpec& spec) {
+        return evaluate(s.context, model, s.tokenizer(), kText, {.attention = spec});
+      };
+      const EvalResult local = run(BlockLocal{size});
+      EXPECT_NEAR(local.nll, block, 1e-5) << n << " of " << model_window;
+      EXPECT_TRUE(local.attention);
+      EXPECT_NEAR(run(SlidingWindow{size}).nll, window, 1e-5) << n << " of " << model_window;
+    }
+  }
+}
+
+TEST(Evaluate, ComparesAttentionWithTheExactModel) {
+  Setting s;
+  const Model model = Model::load(s.folder);
+  const auto run = [&](const AttentionSpec& spec) {
+    return evaluate(s.context, model, s.tokenizer(), kText, {.attention = spec}, &model);
+  };
+  const EvalResult all = run(BlockLocal{32});  // as long as a window of text
+  EXPECT_NEAR(*all.kl, 0.0, 1e-9);
+  EXPECT_EQ(*all.top1_agreement, 1.0);
+  const EvalResult local = run(BlockLocal{3});
+  EXPECT_GT(*local.kl, 1e-3);
+  EXPECT_LT(*local.top1_agreement, 1.0);
 }
 
 TEST(Evaluate, RefusesWhatItCanNotScore) {
