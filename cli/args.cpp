@@ -168,6 +168,19 @@ void add_weight_dtype(CLI::App& verb, WeightDType& value) {
       });
 }
 
+void add_attention(CLI::App& verb, AttentionSpec& value) {
+  add_value(verb, "--attention", "SPEC",
+            "exact, block:B, window:W, clustered:C[,PAGES], global-local:W,B,\ntopk:P, topp:MASS, "
+            "lowrank:R[,KEYS] or dynamic:LOSS; default: exact",
+            [&value](const std::string& given) {
+              try {
+                value = parse_attention(given);
+              } catch (const Error& error) {
+                throw Error(error.kind(), fmt::format("--attention: {}", error.what()));
+              }
+            });
+}
+
 void add_common(CLI::App& verb, Common& common) {
   const std::string group = "Common options";
   verb.add_flag("--json", common.json, "Print one JSON object")->group(group);

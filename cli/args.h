@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "gqa/attention_spec.h"
 #include "gqa/context.h"
 #include "gqa/dtype.h"
 
@@ -49,6 +50,9 @@ void add_kv_dtype(CLI::App& verb, std::optional<KvDType>& value,
 
 /// Declares --weight-dtype, what the matrices of a model are multiplied as.
 void add_weight_dtype(CLI::App& verb, WeightDType& value);
+
+/// Declares --attention, a spec as parse_attention() reads it.
+void add_attention(CLI::App& verb, AttentionSpec& value);
 
 // Values. Each throws Error (usage) that names the option, what is expected and what came.
 

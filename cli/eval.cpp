@@ -48,7 +48,35 @@ EvalResult measure(const EvalArgs& args, Context& context, const Progress& progr
                   against ? &*against : nullptr, progress);
 }
 
-Json as_json(const EvalResult& result) {
+double keys_share(const ApproxStats& stats) { return stats.keys_read / stats.keys_visible; }
+double bytes_share(const ApproxStats& stats) { return stats.bytes_read / stats.bytes_visible; }
+
+Json attention_json(const AttentionSpec& spec, const ApproxStats& stats) {
+  Json object{{"attention", attention_text(spec)},
+              {"keys_read_share", keys_share(stats)},
+              {"kv_bytes_share", bytes_share(stats)},
+              {"select_seconds", stats.select_seconds},
+              {"attend_seconds", stats.attend_seconds}};
+  if (stats.chosen) {
+    object["chosen"] = {
+        {"mean", stats.chosen->mean}, {"min", stats.chosen->min}, {"max", stats.chosen->max}};
+  }
+  return object;
+}
+
+void add_attention_fields(Fields& fields, const AttentionSpec& spec, const ApproxStats& stats) {
+  fields.add("attention", attention_text(spec));
+  fields.add("keys read", fmt::format("{:.2f} %", keys_share(stats) * 100));
+  fields.add("KV bytes read", fmt::format("{:.2f} %", bytes_share(stats) * 100));
+  if (stats.chosen) {
+    fields.add("chosen", fmt::format("{:.1f} ({} to {})", stats.chosen->mean, stats.chosen->min,
+                                     stats.chosen->max));
+  }
+  fields.add("selection", human_seconds(stats.select_seconds));
+  fields.add("attention time", human_seconds(stats.attend_seconds));
+}
+
+Json as_json(const EvalArgs& args, const EvalResult& result) {
   Json object{{"nll", result.nll},
               {"ppl", result.ppl},
               {"bits_per_byte", result.bits_per_byte},
@@ -57,10 +85,11 @@ Json as_json(const EvalResult& result) {
               {"seconds", result.seconds}};
   if (result.kl) object["kl"] = *result.kl;
   if (result.top1_agreement) object["top1_agreement"] = *result.top1_agreement;
+  if (result.attention) object.update(attention_json(args.options.attention, *result.attention));
   return object;
 }
 
-std::string as_text(const EvalResult& result) {
+std::string as_text(const EvalArgs& args, const EvalResult& result) {
   Fields fields;
   fields.add("nll", fmt::format("{:.5f} nats per token", result.nll));
   fields.add("ppl", fmt::format("{:.4f}", result.ppl));
@@ -69,6 +98,7 @@ std::string as_text(const EvalResult& result) {
   if (result.top1_agreement) {
     fields.add("top-1 agreement", fmt::format("{:.2f} %", *result.top1_agreement * 100));
   }
+  if (result.attention) add_attention_fields(fields, args.options.attention, *result.attention);
   fields.add("tokens", fmt::format("{}, context {}", grouped(result.tokens), result.context));
   fields.add("time", human_seconds(result.seconds));
   return fields.text();
@@ -80,9 +110,9 @@ int run_eval(const EvalArgs& args) {
   const EvalResult result = measure(args, context, bar.callback());
   bar.erase();
   if (args.common.json) {
-    print_json(as_json(result));
+    print_json(as_json(args, result));
   } else {
-    print(as_text(result));
+    print(as_text(args, result));
   }
   return 0;
 }
@@ -102,6 +132,7 @@ Run declare_eval(CLI::App& verb) {
             [args](const std::string& value) {
               args->options.context = parse_integer("--context", value, 2, INT64_MAX);
             });
+  add_attention(verb, args->options.attention);
   add_kv_dtype(verb, args->options.kv_dtype);
   add_weight_dtype(verb, args->weight_dtype);
   add_common(verb, args->common);

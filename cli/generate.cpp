@@ -205,6 +205,7 @@ Run declare_generate(CLI::App& verb) {
               args->options.max_tokens = parse_integer("--max-tokens", value, 1, INT64_MAX);
             });
   add_sampling(verb, args->options.sampling);
+  add_attention(verb, args->options.attention);
   add_kv_dtype(verb, args->options.kv_dtype);
   add_weight_dtype(verb, args->weight_dtype);
   add_common(verb, args->common);

@@ -27,10 +27,6 @@ class UsageTest(VerbCase):
         for kind in ["decode", "prefill", "model"]:
             self.assertRegex(text, rf"(?m)^  {kind} +[A-Z]")
 
-    def test_help_promises_nothing_that_is_refused(self):
-        for option in ["--attention"]:
-            self.assertNotIn(option, "".join(self.ok(verb, "--help") for verb in VERBS))
-
     def test_version(self):
         self.assertRegex(self.ok("--version"), r"^gqa \d+\.\d+\.\d+\n$")
 
