@@ -6,7 +6,7 @@
 
 #include "convert/head_grouping.h"
 #include "core/fail.h"
-#include "regroup/random.h"
+#include "core/random.h"
 
 namespace gqa {
 namespace {

@@ -8,7 +8,7 @@
 #include "convert/merge_matrices.h"
 #include "convert/similarity.h"
 #include "core/fail.h"
-#include "regroup/random.h"
+#include "core/random.h"
 
 namespace gqa {
 namespace {

@@ -5,8 +5,8 @@
 #include <utility>
 #include <vector>
 
+#include "core/random.h"
 #include "regroup/partition.h"
-#include "regroup/random.h"
 
 namespace gqa {
 namespace {

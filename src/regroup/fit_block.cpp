@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/random.h"
 #include "regroup/products.h"
-#include "regroup/random.h"
 
 namespace gqa {
 namespace {

@@ -7,7 +7,7 @@
 #include <map>
 #include <utility>
 
-#include "regroup/random.h"
+#include "core/random.h"
 
 namespace gqa {
 namespace {

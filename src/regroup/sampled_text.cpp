@@ -3,8 +3,8 @@
 #include <algorithm>
 
 #include "core/checked.h"
+#include "core/random.h"
 #include "gqa/generate.h"
-#include "regroup/random.h"
 
 namespace gqa {
 namespace {

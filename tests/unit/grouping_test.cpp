@@ -10,7 +10,7 @@
 #include <set>
 
 #include "convert/elements.h"
-#include "regroup/random.h"
+#include "core/random.h"
 #include "support/expect_error.h"
 #include "support/temp_dir.h"
 #include "support/tiny_llama.h"

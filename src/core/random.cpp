@@ -1,4 +1,4 @@
-#include "regroup/random.h"
+#include "core/random.h"
 
 #include <cmath>
 #include <limits>

@@ -13,7 +13,9 @@ enum class RandomUse : uint64_t {
   search = 3,
   clusters = 4,
   probe = 5,
-  text = 6
+  text = 6,
+  haystack = 7,
+  bench = 8
 };
 
 /// The distributions of <random> are the implementation's choice; these are ours.
