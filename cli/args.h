@@ -66,4 +66,13 @@ double parse_ratio(const std::string& option, const std::string& value);
 /// "5GB", "500MB", "1GiB" or plain bytes; at least 1.
 int64_t parse_bytes(const std::string& option, const std::string& value);
 
+/// Declares an option whose value is a whole number.
+template <typename Number>
+void add_number(CLI::App& verb, const std::string& name, Number& value, int64_t low, int64_t high,
+                const std::string& description) {
+  add_value(verb, name, "N", description, [&value, name, low, high](const std::string& given) {
+    value = static_cast<Number>(parse_integer(name, given, low, high));
+  });
+}
+
 }  // namespace gqa::cli

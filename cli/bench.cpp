@@ -7,6 +7,7 @@
 #include <string>
 
 #include "cli/args.h"
+#include "cli/bench_recall.h"
 #include "cli/bench_report.h"
 #include "cli/machine.h"
 #include "cli/progress_bar.h"
@@ -80,15 +81,6 @@ int run_model(const ModelArgs& args) {
   return 0;
 }
 
-/// An option whose value is a whole number.
-template <typename Number>
-void add_number(CLI::App& verb, const std::string& name, Number& value, int64_t low, int64_t high,
-                const std::string& description) {
-  add_value(verb, name, "N", description, [&value, name, low, high](const std::string& given) {
-    value = static_cast<Number>(parse_integer(name, given, low, high));
-  });
-}
-
 Run declare_attention(CLI::App& verb) {
   const bool prefill = verb.get_name() == "prefill";
   auto args = std::make_shared<AttentionArgs>();
@@ -111,6 +103,7 @@ Run declare_attention(CLI::App& verb) {
   add_value(
       verb, "--softcap", "X", "Soft cap of the scores; 0: none; default: 0",
       [args](const std::string& value) { args->bench.softcap = parse_real("--softcap", value); });
+  add_attention(verb, bench.attention);
   verb.add_flag("--sinks", bench.sinks, "A learned sink for each query head");
   add_number(verb, "--repeats", args->options.repeats, 1, most_repeats,
              "Calls that are timed; default: for 2 seconds, 5 to 100");
@@ -140,18 +133,20 @@ Run declare_model(CLI::App& verb) {
 Run declare_bench(CLI::App& verb) {
   verb.require_subcommand(0, 1);
   const auto add = [&](const char* name, const char* summary) {
-    return verb.add_subcommand(name, summary)->group("What is timed");
+    return verb.add_subcommand(name, summary)->group("What is measured");
   };
   CLI::App* decode = add("decode", "One call of attention: a query token against a long cache");
   CLI::App* prefill = add("prefill", "One call of attention: all tokens of a prompt, causal");
   CLI::App* model = add("model", "A model that reads a prompt and decodes");
+  CLI::App* recall = add("recall", "What attention finds in long contexts, not how fast");
   const std::map<const CLI::App*, Run> runs{{decode, declare_attention(*decode)},
                                             {prefill, declare_attention(*prefill)},
-                                            {model, declare_model(*model)}};
+                                            {model, declare_model(*model)},
+                                            {recall, declare_recall(*recall)}};
   return [&verb, runs] {
     const auto chosen = verb.get_subcommands();
     if (chosen.empty()) {
-      throw Error(ErrorKind::usage, "what to time is missing: decode, prefill or model");
+      throw Error(ErrorKind::usage, "what to measure is missing: decode, prefill, model or recall");
     }
     return runs.at(chosen.front())();
   };

@@ -78,7 +78,7 @@ std::string rates_text(std::vector<std::vector<std::string>> rows) {
   return table_text(rows);
 }
 
-std::string attention_text(std::string_view kind, const AttentionBench& b) {
+std::string attention_title(std::string_view kind, const AttentionBench& b) {
   std::string text = fmt::format("{}: {} against {}, {}/{} heads of size {}", kind,
                                  counted(b.q_len, "query token"), counted(b.kv_len, "key"),
                                  b.q_heads, b.kv_heads, b.head_dim);
@@ -87,10 +87,50 @@ std::string attention_text(std::string_view kind, const AttentionBench& b) {
   if (b.window > 0) text += fmt::format(", window {}", b.window);
   if (b.softcap > 0) text += fmt::format(", soft cap {}", b.softcap);
   if (b.sinks) text += ", sinks";
+  if (!std::holds_alternative<ExactAttention>(b.attention)) {
+    text += fmt::format(", attention {}", attention_text(b.attention));
+  }
   return text;
 }
 
+/// An approximation beside exact attention.
+Json approximation_json(const ApproxBenchResult& result) {
+  Json object{{"exact_ms_median", result.exact_ms.median}, {"exact_ms_min", result.exact_ms.min},
+              {"exact_ms_max", result.exact_ms.max},       {"speedup", result.speedup},
+              {"select_share", result.shares.select},      {"output_error", result.output_error}};
+  object.update(shares_json(result.shares));
+  return object;
+}
+
+std::string approximation_text(const ApproxBenchResult& result) {
+  Fields fields;
+  fields.add("speed-up", fmt::format("{:.2f}", result.speedup));
+  add_shares(fields, result.shares);
+  fields.add("choosing", fmt::format("{:.1f} % of the time", result.shares.select * 100));
+  fields.add("output error", fmt::format("{:.3g} of the output", result.output_error));
+  return fields.text();
+}
+
 }  // namespace
+
+Json shares_json(const ApproxShares& shares) {
+  Json object{{"keys_read_share", shares.keys_read}, {"kv_bytes_share", shares.kv_bytes}};
+  if (shares.chosen) {
+    object["chosen"] = {
+        {"mean", shares.chosen->mean}, {"min", shares.chosen->min}, {"max", shares.chosen->max}};
+  }
+  return object;
+}
+
+void add_shares(Fields& fields, const ApproxShares& shares) {
+  const auto percent = [](double share) { return fmt::format("{:.2f} %", share * 100); };
+  fields.add("keys read", percent(shares.keys_read));
+  fields.add("KV bytes read", percent(shares.kv_bytes));
+  if (shares.chosen) {
+    fields.add("chosen", fmt::format("{:.1f} ({} to {})", shares.chosen->mean, shares.chosen->min,
+                                     shares.chosen->max));
+  }
+}
 
 void report_attention(const Common& common, std::string_view kind, const AttentionBench& b,
                       int64_t rotate_bytes, const AttentionBenchResult& result,
@@ -115,16 +155,24 @@ void report_attention(const Common& common, std::string_view kind, const Attenti
                    {"window", b.window},
                    {"softcap", b.softcap},
                    {"sinks", b.sinks},
+                   {"attention", attention_text(b.attention)},
                    {"caches", result.caches},
                    {"rotated_bytes", result.rotated_bytes},
                    {"peak_gflop_per_s", result.peak_gflop_per_s}});
+    if (result.approximation) object.update(approximation_json(*result.approximation));
     print_json(object);
     return;
   }
-  print(fmt::format("{}\n{}, {} ({} in all) in turns\n\n{}\n{}", attention_text(kind, b),
+  std::vector<std::vector<std::string>> times{times_row("attend()", result.ms)};
+  std::string beside;
+  if (result.approximation) {
+    times = {times_row("approximation", result.ms),
+             times_row("exact", result.approximation->exact_ms)};
+    beside = approximation_text(*result.approximation) + "\n";
+  }
+  print(fmt::format("{}\n{}, {} ({} in all) in turns\n\n{}{}\n{}", attention_title(kind, b),
                     circumstances_text(result, context, machine), counted(result.caches, "cache"),
-                    human_bytes(result.rotated_bytes),
-                    times_text({times_row("attend()", result.ms)}),
+                    human_bytes(result.rotated_bytes), beside, times_text(times),
                     rates_text({rate_row("GB/s of keys and values", result.gb_per_s),
                                 rate_row("GFLOP/s; ceiling: SGEMM", result.gflop_per_s),
                                 rate_row("GFLOP/s; ceiling: multiply-adds",

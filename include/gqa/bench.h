@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <optional>
 
+#include "gqa/approx.h"
+#include "gqa/attention_spec.h"
 #include "gqa/context.h"
 #include "gqa/dtype.h"
 #include "gqa/model.h"
@@ -38,7 +40,7 @@ struct BenchRate {
 
 /// One call of attend() with one sequence, causal: the queries are its last q_len tokens and have
 /// the cache's dtype (f32 for int8 and int4), as has the output. Keys, values and queries are
-/// random.
+/// random; where attention is not exact, they drift from token to token, as those of a model do.
 struct AttentionBench {
   int64_t q_heads = 32;
   int64_t kv_heads = 8;
@@ -50,11 +52,30 @@ struct AttentionBench {
   int64_t window = 0;    ///< Mask::window
   float softcap = 0.0f;  ///< AttendOptions::softcap
   bool sinks = false;    ///< AttendOptions::sinks: a logit for each query head
+  /// Another than exact goes without softcap and sinks.
+  AttentionSpec attention = ExactAttention{};
+};
+
+/// What an approximation reads of what exact attention reads, and where its time goes.
+struct ApproxShares {
+  double keys_read = 0;  ///< of the keys that the model's own mask allows
+  double kv_bytes = 0;   ///< of their bytes; what choosing reads counts
+  double select = 0;     ///< of the time, grouping, choosing and summing up; 0 for masks
+  std::optional<ApproxStats::Chosen> chosen = {};
+};
+
+/// An approximation beside exact attention to the same keys.
+struct ApproxBenchResult {
+  BenchTimes exact_ms;  ///< of attend(), in turns with the approximation, counted as its times are
+  double speedup = 0;   ///< exact over approximation, of the median times
+  ApproxShares shares;
+  double output_error = 0;  ///< L2 norm of the outputs' difference over that of the exact output
 };
 
 struct AttentionBenchResult {
   BenchTimes ms;
-  /// Of the keys and values that at least one query sees, each counted once.
+  /// Of the keys and values that at least one query sees, each counted once. Of an approximation
+  /// that is no mask: what a call reads, for each query token and KV head anew, summaries included.
   int64_t kv_bytes = 0;
   BenchRate gb_per_s;  ///< kv_bytes, 10^9 a second; ceiling: reading the pages of such caches
   /// Useful operations, 2 * (head_dim + v_head_dim) for each query head and each key that it sees,
@@ -67,14 +88,24 @@ struct AttentionBenchResult {
   /// programs took the cores, or where there is too little work for so many threads.
   double cpu_fraction = 0;
   int repeats = 0;
-  int64_t caches = 0;         ///< that took turns
-  int64_t rotated_bytes = 0;  ///< of all of them
+  int64_t caches = 0;                                   ///< that took turns
+  int64_t rotated_bytes = 0;                            ///< of all of them
+  std::optional<ApproxBenchResult> approximation = {};  ///< where attention is not exact
 };
 
 /// Times attend() and, in turns with it, the ceilings. Give a Context with pinned threads. Throws
 /// Error: usage for sizes below 1, q_heads that are no multiple of kv_heads, a q_len above kv_len,
 /// a window or soft cap below 0; resources where memory_bytes do not hold one cache. Progress is
 /// called between calls ("fill", "measure").
+///
+/// Where attention is not exact, it is timed beside exact attention to caches of the same rotation.
+/// One query token: as in decoding. Summaries of what is cached are there; before each call its
+/// token is appended, untimed; and a time is the mean over the calls of a turn, each sequence at
+/// other positions: 64 consecutive ones (a page), 1024 (a segment) where queries are grouped, B in
+/// blocks of B > 64 that are summed up, all up to kv_len. So each summary, and each new group,
+/// counts once. Several query tokens: their keys are appended anew before each call, so that all
+/// that is known of them counts in it. Masks (block, window) keep nothing: a call is a time, at
+/// kv_len.
 AttentionBenchResult bench_attention(Context& context, const AttentionBench& bench,
                                      const BenchOptions& options = {},
                                      const Progress& progress = {});

@@ -62,6 +62,54 @@ class BenchTest(VerbCase):
                       "2 repetitions", "median", "ceiling", "GB/s", "GFLOP/s", " %"]:
             self.assertIn(words, text)
 
+    def test_attention_in_blocks_and_windows(self):
+        pairs = {"block:32": (3 * 32 * 33 // 2, 32), "window:32": (32 * 33 // 2 + 64 * 32, 32)}
+        for spec, (prefill, decode) in pairs.items():
+            for kind, q_len, seen, exact, keys in (("prefill", 96, prefill, 96 * 97 // 2, 96),
+                                                   ("decode", 1, decode, 96, 32)):
+                with self.subTest(spec=spec, kind=kind):
+                    found = self.check_attention(
+                        kind, "--attention", spec, flop=4 * 4 * 16 * seen,
+                        kv_bytes=keys * 2 * 32 * 2, q_len=q_len, attention=spec)
+                    self.assertAlmostEqual(found["keys_read_share"], seen / exact, 9)
+                    self.assertAlmostEqual(found["kv_bytes_share"], seen / exact, 9)
+                    self.assertAlmostEqual(found["speedup"] * found["ms_median"]
+                                           / found["exact_ms_median"], 1, 9)
+                    self.assertGreater(found["output_error"], 0)
+                    self.assertEqual(found["select_share"], 0)
+                    self.assertNotIn("chosen", found)
+        exact = self.json("bench", "decode", *SMALL, "--attention", "exact")
+        self.assertEqual(exact["attention"], "exact")
+        self.assertNotIn("speedup", exact)
+        text = self.ok("bench", "decode", *SMALL, "--attention", "block:32", "--quiet")
+        for words in ["attention block:32", "approximation", "exact", "speed-up",
+                      r"33.33 %", "output error"]:
+            self.assertIn(words, text)
+
+    def test_recall(self):
+        small = ["--q-heads", "8", "--kv-heads", "4", "--head-dim", "64", "--kv-len", "1024",
+                 "--queries", "8", "--trials", "2", "--needles", "16"]
+        exact = self.json("bench", "recall", *small)
+        expected = {"kind": "recall", "attention": "exact", "q_heads": 8, "kv_heads": 4,
+                    "head_dim": 64, "kv_len": 1024, "kv_dtype": "f16", "needles": 16, "queries": 8,
+                    "trials": 2, "seed": 0, "chance": 1 / 64, "keys_read_share": 1}
+        self.assertEqual({key: exact[key] for key in expected}, expected)
+        self.assertGreater(exact["recall"], 0.98)
+        self.assertEqual(exact["recall"], exact["exact_recall"])
+        self.assertTrue(0.5 < exact["needle_mass"] < 0.85)
+        for spec, share in ("window:64", 64 / 1020.5), ("block:512", (512 - 3.5) / 1020.5):
+            found = self.json("bench", "recall", *small, "--attention", spec)
+            self.assertEqual(found["attention"], spec)
+            self.assertEqual(found["exact_recall"], exact["recall"])
+            self.assertAlmostEqual(found["keys_read_share"], share, 9)
+            self.assertLess(found["recall"], share + 0.25)
+        other = self.json("bench", "recall", *small, "--seed", "1", "--kv-dtype", "int8")
+        self.assertNotEqual(other["needle_mass"], exact["needle_mass"])
+        text = self.ok("bench", "recall", *small)
+        for words in ["16 needles in 1,024 keys", "8 query tokens in each of 2 contexts",
+                      "8/4 heads of size 64", "recall", "keys read"]:
+            self.assertIn(words, text)
+
     def test_more_threads_than_cores_are_noted(self):
         def one_core():
             os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
@@ -99,7 +147,7 @@ class BenchTest(VerbCase):
 
     def test_usage_errors(self):
         cases = {
-            r"decode, prefill or model \(see gqa bench --help": ["bench"],
+            r"decode, prefill, model or recall \(see gqa bench --help": ["bench"],
             "unexpected argument 'backward'": ["bench", "backward"],
             r"(?s)--frobnicate.*gqa bench decode --help": ["bench", "decode", "--frobnicate"],
             "--q-heads: .* at least|--q-heads: .* from 1": ["bench", "decode", "--q-heads", "0"],
@@ -110,6 +158,12 @@ class BenchTest(VerbCase):
             "softcap is -1": ["bench", "decode", "--softcap", "-1"],
             "--repeats": ["bench", "decode", "--repeats", "0"],
             "--prompt-tokens": ["bench", "decode", "--prompt-tokens", "5"],
+            "'nonsense'": ["bench", "decode", "--attention", "nonsense"],
+            "soft cap or sinks": ["bench", "decode", "--attention", "block:64", "--sinks"],
+            "needles is 99": ["bench", "recall", "--kv-len", "100", "--needles", "99",
+                              "--queries", "8"],
+            "head_dim is 8": ["bench", "recall", "--head-dim", "8"],
+            "--trials": ["bench", "recall", "--trials", "0"],
             "MODEL": ["bench", "model"],
             "prompt_tokens is 500": ["bench", "model", SOURCE, "--prompt-tokens", "500"],
             "new_tokens is 512": ["bench", "model", SOURCE, "--new-tokens", "512"],
