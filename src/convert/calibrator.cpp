@@ -3,14 +3,12 @@
 #include <algorithm>
 #include <utility>
 
+#include "convert/calibration_text.h"
 #include "convert/elements.h"
 #include "convert/merge_matrices.h"
 #include "core/fail.h"
-#include "core/text.h"
-#include "gqa/generate.h"
-#include "io/sha256.h"
 #include "regroup/fit_block.h"
-#include "regroup/sampled_text.h"
+#include "regroup/key_directions.h"
 #include "regroup/sensitivity.h"
 #include "regroup/stream.h"
 
@@ -23,25 +21,6 @@ constexpr float made_good = 0.5f;
 
 /// Tokens on which models are compared: more would hardly change which is the better one.
 constexpr int64_t compared_tokens = 4096;
-
-Tokenizer load_tokenizer(const SourceModel& source) {
-  Tokenizer tokenizer = Tokenizer::load(source.dir / "tokenizer.json");
-  check_vocabulary(source.config, tokenizer, source.dir);
-  return tokenizer;
-}
-
-void check(const Calibration& calibration) {
-  require(calibration.tokens >= 1, "calibration tokens: expected at least 1, got {}",
-          calibration.tokens);
-  require(calibration.sampled_tokens.value_or(0) >= 0,
-          "sampled tokens: expected at least 0, got {}", calibration.sampled_tokens.value_or(0));
-  require(calibration.window >= 2, "calibration window: expected at least 2, got {}",
-          calibration.window);
-  require(calibration.steps >= 0, "refinement steps: expected at least 0, got {}",
-          calibration.steps);
-  require(!calibration.text.empty() || calibration.sampled_tokens.value_or(1) > 0,
-          "calibration without a text needs sampled tokens");
-}
 
 /// As they will be stored.
 void round_to(DType dtype, Matrix& values) {
@@ -61,8 +40,9 @@ struct Calibrator::Impl {
   /// A conversion, layer by layer.
   struct Chain {
     Stream original;
-    Stream converted;  ///< with the layers so far
-    int64_t next = 0;  ///< layer that both stand before
+    Stream converted;                                      ///< with the layers so far
+    int64_t next = 0;                                      ///< layer that both stand before
+    std::vector<std::vector<double>> key_directions = {};  ///< of the layers so far
 
     explicit Chain(const Stream& start) : original(start), converted(start) {}
   };
@@ -88,29 +68,9 @@ struct Calibrator::Impl {
         calibration(*options.calibration),
         context({.threads = o.output.threads, .isa = o.calibration->isa}),
         weights(config, s.dir, WeightDType::stored, progress) {
-    check(calibration);
-    if (!calibration.text.empty()) read_text_part();
-    write_own_part(progress);
-  }
-
-  void read_text_part() {
-    sha256 = sha256_of_file(calibration.text);
-    if (!calibration.sha256.empty() && calibration.sha256 != sha256) {
-      fail(ErrorKind::bad_data, "{}: SHA-256 is {}, expected {}", calibration.text.string(), sha256,
-           calibration.sha256);
-    }
-    text = cut_windows(config, load_tokenizer(source), read_text(calibration.text),
-                       calibration.text.string(), calibration.tokens, calibration.window);
-  }
-
-  void write_own_part(const Progress& progress) {
-    const int64_t tokens = calibration.sampled_tokens.value_or(2 * calibration.tokens);
-    if (tokens == 0) return;
-    const Model model = Model::load(source.dir, progress);
-    const int64_t goal = text.tokens() + tokens;
-    add_sampled_windows(context, model, tokens, calibration.window, options.seed, text, [&] {
-      if (progress) progress("sample", text.tokens(), goal);
-    });
+    CalibrationText given = calibration_text(context, source, options, progress);
+    text = std::move(given.windows);
+    sha256 = std::move(given.sha256);
   }
 
   Stream start() { return Stream(context, config, weights, text); }
@@ -190,13 +150,45 @@ struct Calibrator::Impl {
         .heads;
   }
 
+  /// Takes the text through the converted layer, and keeps in which directions its keys lie.
+  void pass_converted(Chain& at, int64_t layer, const Heads& heads, const Rows& inputs) {
+    const BlockShape shape(config, text, heads.q_begin);
+    BlockAttention block(context.impl(), shape, inputs);
+    block.run(block_weights(heads));
+    std::vector<double>& directions = at.key_directions.emplace_back();
+    for (int64_t g = 0; g < heads.kv_heads(); ++g) {
+      const Matrix rows = principal_directions(block.key_moments(g));
+      if (!rows.allFinite()) {
+        fail(ErrorKind::bad_data, "layer {}: keys of KV head {} are not finite on the text", layer,
+             g);
+      }
+      directions.insert(directions.end(), rows.data(), rows.data() + rows.size());
+    }
+    at.converted.pass(layer, block.output());
+  }
+
+  /// Converts up to this layer, if that is still to be done; what comes of it, of the last one.
+  Heads convert_to(int64_t layer, const std::vector<HeadGroups>& groups,
+                   const Interrupt& interrupt) {
+    if (!chain) {
+      forget_studies();
+      chain.emplace(start());
+    }
+    Heads result;
+    while (chain->next <= layer) {
+      result = convert_next(*chain, groups[static_cast<size_t>(chain->next)], calibration.steps,
+                            interrupt);
+    }
+    return result;
+  }
+
   Heads convert_next(Chain& at, const HeadGroups& groups, int steps, const Interrupt& interrupt) {
     const int64_t layer = at.next++;
     const LayerStudy seen = study_layer(context.impl(), config, text, load(layer),
                                         at.converted.attention_inputs(layer));
     const Rows target = seen.output + made_good * (at.original.hidden() - at.converted.hidden());
     Heads result = converted(seen, layer, groups, target, steps, interrupt);
-    at.converted.pass(layer, output_of(as_stored(result, layer), seen.inputs));
+    pass_converted(at, layer, as_stored(result, layer), seen.inputs);
     at.original.pass(layer, output_of(seen.heads, at.original.attention_inputs(layer)));
     return result;
   }
@@ -268,17 +260,13 @@ double Calibrator::divergence(const std::vector<HeadGroups>& layers,
 
 MergedLayer Calibrator::convert(int64_t layer, const std::vector<HeadGroups>& groups,
                                 const std::function<void()>& interrupt) {
-  Impl& s = *impl_;
-  if (!s.chain) {
-    s.forget_studies();
-    s.chain.emplace(s.start());
-  }
-  Heads result;
-  while (s.chain->next <= layer) {
-    result = s.convert_next(*s.chain, groups[static_cast<size_t>(s.chain->next)],
-                            s.calibration.steps, interrupt);
-  }
-  return merged_layer(std::move(result), s.config);
+  return merged_layer(impl_->convert_to(layer, groups, interrupt), impl_->config);
+}
+
+std::vector<double> Calibrator::key_directions(int64_t layer, const std::vector<HeadGroups>& groups,
+                                               const std::function<void()>& interrupt) {
+  impl_->convert_to(layer, groups, interrupt);
+  return impl_->chain->key_directions[static_cast<size_t>(layer)];
 }
 
 }  // namespace gqa

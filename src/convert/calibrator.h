@@ -47,6 +47,10 @@ class Calibrator {
   /// what they have lost. Layers that are left out are converted on the way.
   MergedLayer convert(int64_t layer, const std::vector<HeadGroups>& groups,
                       const std::function<void()>& interrupt);
+  /// The principal directions of the converted layer's keys on the text, [kv_heads, head_dim,
+  /// head_dim] (see principal_directions()). Layers that are not yet converted are.
+  std::vector<double> key_directions(int64_t layer, const std::vector<HeadGroups>& groups,
+                                     const std::function<void()>& interrupt);
 
  private:
   struct Impl;

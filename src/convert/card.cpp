@@ -8,6 +8,7 @@
 #include "convert/recipe.h"
 #include "core/fail.h"
 #include "core/text.h"
+#include "io/key_directions.h"
 
 namespace gqa {
 namespace {
@@ -161,6 +162,14 @@ std::string method(const ExportJob& job) {
       find_merge(o.merge).summary, refinement(o), recipe_name);
 }
 
+std::string directions(const ExportJob& job) {
+  if (job.key_directions.empty()) return {};
+  return fmt::format(
+      "`{}` has, for each KV head, the directions in which its keys lie on the calibration text, "
+      "for low-rank attention (`gqa eval --attention lowrank:R,KEYS`).\n\n",
+      key_directions_name);
+}
+
 std::string warning(const ExportJob& job) {
   if (job.verb == "expand" || job.plan.source.kv_heads == job.plan.result.kv_heads) return {};
   return fmt::format(
@@ -241,7 +250,7 @@ std::string model_card(const ExportJob& job) {
              "Made by `gqa {}` from `{}`: grouped-query attention, in which query heads "
              "share KV heads.\n\n",
              job.verb, job.source.name) +
-         table(job) + "\n" + method(job) + "\n" + warning(job) + usage(job);
+         table(job) + "\n" + method(job) + "\n" + directions(job) + warning(job) + usage(job);
 }
 
 }  // namespace gqa

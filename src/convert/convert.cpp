@@ -12,6 +12,7 @@
 #include "convert/grouping.h"
 #include "convert/merge.h"
 #include "convert/merge_matrices.h"
+#include "io/key_directions.h"
 
 namespace gqa {
 namespace {
@@ -84,6 +85,20 @@ MergeLayer layer_merger(const ExportJob& job, int64_t layer,
   };
 }
 
+/// Where low-rank attention finds in which directions a layer's keys lie.
+OutputTensor direction_tensor(const ExportJob& job, int64_t layer,
+                              const std::shared_ptr<Calibrator>& calibrator) {
+  const int64_t head_dim = job.source.config.head_dim;
+  OutputTensor tensor;
+  tensor.name = key_directions_tensor(layer);
+  tensor.shape = {std::ssize(job.plan.groups[layer]), head_dim, head_dim};
+  tensor.make = [calibrator, layer, groups = job.plan.groups](const Interrupt& interrupt) {
+    return calibrator->key_directions(layer, groups, interrupt);
+  };
+  tensor.make_bytes = tensor.elements() * static_cast<int64_t>(sizeof(double));
+  return tensor;
+}
+
 void rewrite_layer(const ExportJob& job, int64_t layer,
                    const std::shared_ptr<Calibrator>& calibrator, Rewrites& rewrites) {
   const ModelConfig& config = job.source.config;
@@ -150,6 +165,7 @@ Conversion plan_convert(const std::filesystem::path& source, const ConvertOption
   std::vector<std::vector<int64_t>> sizes;
   for (int64_t l = 0; l < config.n_layers; ++l) {
     rewrite_layer(job, l, calibrator, rewrites);
+    if (calibrator != nullptr) job.key_directions.push_back(direction_tensor(job, l, calibrator));
     sizes.push_back(merged_sizes(job.plan.groups[l], config.sizes_of_groups(l)));
   }
   finish_job(job, std::move(rewrites), sizes);

@@ -27,6 +27,9 @@ constexpr int64_t base_memory_bytes = int64_t{2} << 20;
 int64_t bytes_on_disk(const ExportJob& job) {
   int64_t bytes = job.plan.output_bytes + overhead_bytes +
                   overhead_bytes_per_tensor * static_cast<int64_t>(job.tensors.size());
+  for (const OutputTensor& tensor : job.key_directions) {
+    bytes += tensor.bytes() + overhead_bytes_per_tensor;
+  }
   for (const std::string& name : job.source.carried) {
     std::error_code unknown;
     const auto size = fs::file_size(job.source.dir / name, unknown);

@@ -21,6 +21,7 @@ struct ExportJob {
   ConvertPlan plan;
   ConvertOptions options;  ///< of expand: the output's alone
   std::vector<OutputTensor> tensors;
+  std::vector<OutputTensor> key_directions = {};  ///< in a file of their own; may be none
 };
 
 /// What becomes of the source's tensors; those that it does not name are copied.

@@ -15,9 +15,9 @@ namespace {
 
 [[noreturn]] void fail_to_fit(const OutputTensor& tensor, const std::vector<int64_t>& shape,
                               int64_t element, double value) {
-  fail(ErrorKind::bad_data, "{}: tensor `{}`: expected values that {} can hold, got {} at {}",
-       tensor.source->file->string(), tensor.name, dtype_name(tensor.dtype), value,
-       position_text(element, shape));
+  const std::string file = tensor.source == nullptr ? "" : tensor.source->file->string() + ": ";
+  fail(ErrorKind::bad_data, "{}tensor `{}`: expected values that {} can hold, got {} at {}", file,
+       tensor.name, dtype_name(tensor.dtype), value, position_text(element, shape));
 }
 
 /// Elements of a head that lie one after the other: all of it, or those of a row.

@@ -27,7 +27,7 @@ struct OutputTensor {
   std::string name;
   DType dtype = DType::f32;
   std::vector<int64_t> shape;
-  const Tensor* source = nullptr;    ///< of the same name
+  const Tensor* source = nullptr;    ///< of the same name; null: made of several
   std::optional<HeadGather> gather;  ///< none: as it is
   /// If set, gives the values; calls its argument now and then, which may throw.
   std::function<std::vector<double>(const std::function<void()>& interrupt)> make;

@@ -7,6 +7,7 @@
 #include "core/fail.h"
 #include "gqa/inspect.h"
 #include "io/folder.h"
+#include "io/key_directions.h"
 #include "io/sha256.h"
 #include "model/layout.h"
 
@@ -29,6 +30,7 @@ class Verifier {
     if (config && checkpoint) check_tensors(*config, *checkpoint);
     if (checkpoint) check_values(*checkpoint);
     if (config) check_tokens(*config);
+    if (config) check_directions(*config);
     check_recipe();
     return std::move(result_);
   }
@@ -94,6 +96,12 @@ class Verifier {
     if (!check([&] { present = check_tokenizer(config, dir_); }, {})) return;
     result_.checks.emplace_back(present ? "tokenizer.json: valid, all ids in the vocabulary"
                                         : "tokenizer.json: none, which weights can do without");
+  }
+
+  void check_directions(const ModelConfig& config) {
+    if (!has_key_directions(dir_)) return;
+    check([&] { read_key_directions(dir_, config); },
+          fmt::format("{}: orthonormal directions for every KV head", key_directions_name));
   }
 
   void check_recipe() {

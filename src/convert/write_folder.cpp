@@ -74,8 +74,8 @@ class FolderWriter {
 
   void write_at_once(const fs::path& out) {
     StagingDir staging(out, job_.options.output.force);
-    const auto weights = write_weights(job_, staging.path(), nullptr, pool_, progress_);
-    finish(staging, describe(job_, hasher_.hashes(progress_)), weights);
+    auto weights = write_weights(job_, staging.path(), nullptr, pool_, progress_);
+    finish(staging, describe(job_, hasher_.hashes(progress_)), std::move(weights));
   }
 
   /// What this is a conversion of must be known before the first byte is kept, or gone on with.
@@ -88,11 +88,13 @@ class FolderWriter {
       WriteJournal journal(staging.path(), description);
       weights = write_weights(job_, staging.path(), &journal, pool_, progress_);
     }
-    finish(staging, description, weights);
+    finish(staging, description, std::move(weights));
   }
 
  private:
-  void finish(StagingDir& staging, const Json& description, std::vector<FileHash> files) const {
+  void finish(StagingDir& staging, const Json& description, std::vector<FileHash> files) {
+    const auto directions = write_key_directions(job_, staging.path(), pool_, progress_);
+    files.insert(files.end(), directions.begin(), directions.end());
     const auto others = write_other_files(job_, staging.path());
     files.insert(files.end(), others.begin(), others.end());
     write_file(staging.path() / recipe_name, recipe_text(description, files));

@@ -16,6 +16,10 @@ std::vector<FileHash> write_weights(const ExportJob& job, const std::filesystem:
                                     WriteJournal* journal, ThreadPool& pool,
                                     const Progress& progress);
 
+/// Writes the job's key directions, if it has any, as write_weights() does; to be called after it.
+std::vector<FileHash> write_key_directions(const ExportJob& job, const std::filesystem::path& dir,
+                                           ThreadPool& pool, const Progress& progress);
+
 /// Memory that write_weights() takes, beside what an OutputTensor's `make` does.
 int64_t write_weights_bytes();
 

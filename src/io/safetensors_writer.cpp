@@ -64,8 +64,9 @@ std::string header_of(std::span<const TensorSpec> tensors) {
 
 SafetensorsWriter::SafetensorsWriter(const std::filesystem::path& dir,
                                      std::vector<TensorSpec> tensors, int64_t max_shard_bytes,
-                                     WriteJournal* journal, const Progress& progress)
-    : dir_(dir), tensors_(std::move(tensors)), journal_(journal) {
+                                     WriteJournal* journal, const Progress& progress,
+                                     std::string stem)
+    : dir_(dir), stem_(std::move(stem)), tensors_(std::move(tensors)), journal_(journal) {
   require(max_shard_bytes > 0, "expected a shard size above 0, got {}", max_shard_bytes);
   check_specs(tensors_);
   plan_shards(max_shard_bytes);
@@ -91,9 +92,9 @@ void SafetensorsWriter::plan_shards(int64_t max_shard_bytes) {
     shards_.back().last = i + 1;
   }
   for (size_t i = 0; i < shards_.size(); ++i) {
-    shards_[i].name = shards_.size() == 1
-                          ? "model.safetensors"
-                          : fmt::format("model-{:05}-of-{:05}.safetensors", i + 1, shards_.size());
+    shards_[i].name = shards_.size() == 1 ? fmt::format("{}.safetensors", stem_)
+                                          : fmt::format("{}-{:05}-of-{:05}.safetensors", stem_,
+                                                        i + 1, shards_.size());
   }
 }
 
@@ -226,7 +227,7 @@ void SafetensorsWriter::finish() {
 }
 
 void SafetensorsWriter::write_index() {
-  constexpr const char* name = "model.safetensors.index.json";
+  const std::string name = stem_ + ".safetensors.index.json";
   int64_t total_bytes = 0;
   std::map<std::string, std::string> shard_of;  // sorted, as others write it
   for (const Shard& shard : shards_) {

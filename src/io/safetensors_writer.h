@@ -30,17 +30,18 @@ struct FileHash {
   std::string sha256;
 };
 
-/// Writes model.safetensors into `dir`, or model-00001-of-0000N.safetensors and
-/// model.safetensors.index.json where the tensors take more than max_shard_bytes (a tensor is never
-/// split). Tensors are written in the order given. Files are synced. Throws Error: io, naming the
-/// file; usage for specs that are not sound, or data that is not theirs.
+/// Writes model.safetensors (or with another `stem`) into `dir`, or
+/// model-00001-of-0000N.safetensors and model.safetensors.index.json where the tensors take more
+/// than max_shard_bytes (a tensor is never split). Tensors are written in the order given. Files
+/// are synced. Throws Error: io, naming the file; usage for specs that are not sound, or data that
+/// is not theirs.
 class SafetensorsWriter {
  public:
   /// With a journal, goes on after the last tensor that it records and whose bytes are those of its
   /// hash, and adds to it; `progress` tells of bytes compared.
   SafetensorsWriter(const std::filesystem::path& dir, std::vector<TensorSpec> tensors,
                     int64_t max_shard_bytes, WriteJournal* journal = nullptr,
-                    const Progress& progress = {});
+                    const Progress& progress = {}, std::string stem = "model");
   ~SafetensorsWriter();
   SafetensorsWriter(const SafetensorsWriter&) = delete;
   SafetensorsWriter& operator=(const SafetensorsWriter&) = delete;
@@ -77,6 +78,7 @@ class SafetensorsWriter {
   void write_index();
 
   std::filesystem::path dir_;
+  std::string stem_;
   std::vector<TensorSpec> tensors_;
   std::vector<Shard> shards_;
   std::vector<FileHash> files_;

@@ -5,9 +5,9 @@
 #include "core/fail.h"
 #include "gqa/attention.h"
 #include "gqa/model.h"
+#include "io/key_directions.h"
 #include "kernels/context.h"
 #include "model/activations.h"
-#include "model/key_directions.h"
 #include "model/rope.h"
 #include "model/rows.h"
 
@@ -227,7 +227,8 @@ Approximation Model::make_approximation(const AttentionSpec& spec, KvDType kv_dt
 }
 
 KeyDirections Model::key_directions() const {
-  return read_key_directions(impl_->dir, impl_->config);
+  if (!has_key_directions(impl_->dir)) return {};
+  return {read_key_directions(impl_->dir, impl_->config)};
 }
 
 void Model::forward(Context& context, KvCache& cache, std::span<const Step> steps,

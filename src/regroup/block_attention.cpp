@@ -260,6 +260,11 @@ BlockAttention::HeadFactors BlockAttention::pullback_factors(const Rows& cotange
   return {factors(by.q), factors(by.k), factors(by.v)};
 }
 
+Matrix BlockAttention::key_moments(int64_t g) const {
+  const Rows keys = k_.middleCols(g * shape_.head_dim, shape_.head_dim);
+  return gram(context_, keys, keys) / static_cast<double>(keys.rows());
+}
+
 Matrix BlockAttention::averaged_moments(int64_t h) const {
   Rows averaged(inputs_.rows(), inputs_.cols());
   context_.pool.parallel_for(shape_.windows(), [&](int64_t window, int) {

@@ -61,6 +61,8 @@ class BlockAttention {
     std::vector<Matrix> q, k, v;
   };
   HeadFactors pullback_factors(const Rows& cotangent) const;
+  /// E[k k^T] of the keys of KV head g after rotation: [head_dim, head_dim].
+  Matrix key_moments(int64_t g) const;
   /// E[y y^T] of the inputs averaged by the attention of query head h: [inputs, inputs].
   Matrix averaged_moments(int64_t h) const;
 

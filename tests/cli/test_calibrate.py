@@ -57,6 +57,28 @@ class CalibrateTest(VerbCase):
         self.assertEqual((out / weights).stat().st_size, (SOURCE / weights).stat().st_size)
         self.assertAlmostEqual(self.ppl(out), self.ppl(SOURCE), places=9)
 
+    def test_writes_the_directions_of_keys(self):
+        out = self.root / "out"
+        self.ok("convert", SOURCE, out, *QUICK, "--calibrate", self.text)
+        directions = out / "key_directions.safetensors"
+        data = directions.read_bytes()
+        start = 8 + int.from_bytes(data[:8], "little")
+        header = json.loads(data[8:start])
+        del header["__metadata__"]
+        layers = json.loads((out / "config.json").read_text())["num_hidden_layers"]
+        self.assertEqual(sorted(header), sorted(f"model.layers.{l}.key_directions" for l in range(layers)))
+        for tensor in header.values():
+            self.assertEqual((tensor["dtype"], tensor["shape"]), ("F32", [4, 16, 16]))
+        recipe = json.loads((out / "gqa_recipe.json").read_text())
+        self.assertIn(directions.name, recipe["output"]["sha256"])
+        self.assertIn(directions.name, (out / "README.md").read_text())
+        self.assertIn("orthonormal", self.ok("verify", out))
+        first = int.from_bytes(data[start:start + 4], "little") ^ 0x3f000000  # not the same number
+        directions.write_bytes(data[:start] + first.to_bytes(4, "little") + data[start + 4:])
+        self.refused(65, ["verify", out], [directions.name])
+        directions.unlink()
+        self.refused(65, ["verify", out], [directions.name, "missing"])
+
     def test_refusals(self):
         out = self.root / "out"
         empty = self.root / "empty.txt"

@@ -37,8 +37,11 @@ class NaiveLlama {
     return all;
   }
 
- private:
   using Vector = std::vector<double>;
+  /// Of the tokens of the last logits(), after rotation: [layer][token], [kv_heads * head_dim].
+  const std::vector<std::vector<Vector>>& keys() const { return keys_; }
+
+ private:
 
   Vector row(const std::string& name, int64_t i, int64_t n) const {
     const auto& values = tensors_.at(name).values;
