@@ -14,19 +14,25 @@ namespace gqa {
 /// Rotary position embedding (Su et al. 2021), Hugging Face order: plane i pairs dimension i with
 /// i + head_dim / 2.
 struct RopeConfig {
-  enum class Scaling { none, linear, llama3, yarn };
+  enum class Scaling { none, linear, llama3, yarn, longrope };
   double theta = 10000.0;
   Scaling scaling = Scaling::none;
   double factor = 1.0;
-  double low_freq_factor = 1.0;    ///< llama3
-  double high_freq_factor = 4.0;   ///< llama3
-  int64_t original_positions = 0;  ///< llama3, yarn: positions of the model before scaling
-  double beta_fast = 32.0;         ///< yarn
-  double beta_slow = 1.0;          ///< yarn
-  bool truncate = true;            ///< yarn: round the correction range to whole planes
+  double low_freq_factor = 1.0;   ///< llama3
+  double high_freq_factor = 4.0;  ///< llama3
+  /// llama3, yarn, longrope: positions of the model before scaling.
+  int64_t original_positions = 0;
+  double beta_fast = 32.0;  ///< yarn
+  double beta_slow = 1.0;   ///< yarn
+  bool truncate = true;     ///< yarn: round the correction range to whole planes
   /// yarn: scale of cos and sin; none: 0.1 ln(factor) + 1. load_config() always sets it for yarn,
-  /// from `attention_factor`, `mscale` with `mscale_all_dim`, or the factor.
+  /// from `attention_factor`, `mscale` with `mscale_all_dim`, or the factor. longrope: the same;
+  /// none: 1; load_config() sets it from `attention_factor`, or as Ding et al. (2024) say.
   std::optional<double> attention_factor = {};
+  /// longrope: what each plane's frequency is divided by, [head_dim / 2], for sequences of up to
+  /// original_positions tokens and for longer ones.
+  std::vector<double> short_factors = {};
+  std::vector<double> long_factors = {};
 };
 
 /// One layer's KV heads, parted: per group, the heads that become one.
@@ -46,6 +52,8 @@ struct ModelConfig {
   std::vector<std::vector<int64_t>> group_sizes = {};
   int64_t head_dim = 0;  ///< of keys and values; independent of the width
   int64_t vocab_size = 0;
+  /// Where longrope has other factors for longer sequences: original_positions at most. What a
+  /// cache holds can't be rotated anew once a sequence outgrows these.
   int64_t max_positions = 0;
   int64_t window = 0;  ///< a token sees the last `window` tokens, itself included; 0: all
   double rms_norm_eps = 1e-6;

@@ -64,11 +64,12 @@ void add_rope(GgufMetadata& metadata, const std::string& arch, const ModelConfig
   metadata.add_f32(arch + ".rope.freq_base", rope.theta);
   const bool factors = has_rope_factors(rope);
   const bool yarn = rope.scaling == Scaling::yarn;
+  const bool longrope = rope.scaling == Scaling::longrope;
   if (!factors && rope.scaling != Scaling::none) {
     metadata.add_string(arch + ".rope.scaling.type", yarn ? "yarn" : "linear");
     metadata.add_f32(arch + ".rope.scaling.factor", rope.factor);
   }
-  if (!yarn) return;
+  if (!yarn && !longrope) return;
   double scale = rope.attention_factor.value_or(1.0);
   if (!factors) {
     metadata.add_u32(arch + ".rope.scaling.original_context_length", rope.original_positions);

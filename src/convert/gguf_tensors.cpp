@@ -89,7 +89,8 @@ GgufOutput rope_factors(const ModelConfig& config) {
 
 bool has_rope_factors(const RopeConfig& rope) {
   using Scaling = RopeConfig::Scaling;
-  return rope.scaling == Scaling::llama3 || (rope.scaling == Scaling::yarn && !rope.truncate);
+  return rope.scaling == Scaling::llama3 || rope.scaling == Scaling::longrope ||
+         (rope.scaling == Scaling::yarn && !rope.truncate);
 }
 
 std::vector<GgufOutput> gguf_outputs(const SourceModel& source, std::optional<GgufDType> dtype) {

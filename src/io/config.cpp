@@ -178,7 +178,10 @@ ModelConfig read_config(const JsonFields& config) {
   c.rms_norm_eps = config.maybe_number("rms_norm_eps", 0.0, 1.0).value_or(c.rms_norm_eps);
   c.initializer_range =
       config.maybe_number("initializer_range", 0.0, 1.0).value_or(c.initializer_range);
-  c.rope = read_rope(config, c.max_positions);
+  c.rope = read_rope(config, c.max_positions, c.head_dim);
+  if (c.rope.short_factors != c.rope.long_factors) {
+    c.max_positions = std::min(c.max_positions, c.rope.original_positions);
+  }
   c.tied_head = config.boolean("tie_word_embeddings", false);
   if (!family.has_biases) return c;
   c.attention_bias = config.boolean("attention_bias", false);

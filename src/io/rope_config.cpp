@@ -1,5 +1,6 @@
 #include "io/rope_config.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "core/fail.h"
@@ -34,8 +35,10 @@ RopeConfig::Scaling read_scaling(const JsonFields& rope, const JsonFields& confi
   if (type == "linear") return Scaling::linear;
   if (type == "llama3") return Scaling::llama3;
   if (type == "yarn") return Scaling::yarn;
+  if (type == "longrope") return Scaling::longrope;
   fail(ErrorKind::bad_data,
-       "{}: RoPE scaling `{}` is not supported: expected default, linear, llama3 or yarn",
+       "{}: RoPE scaling `{}` is not supported: expected default, linear, llama3, yarn or "
+       "longrope",
        rope.where(key), type);
 }
 
@@ -93,6 +96,44 @@ void read_yarn(const JsonFields& rope, int64_t max_positions, RopeConfig& c) {
   fail(ErrorKind::bad_data, "{}: expected more than 1, got {}", rope.where("rope_theta"), c.theta);
 }
 
+/// A factor for each plane.
+std::vector<double> read_factors(const JsonFields& rope, std::string_view key, int64_t planes) {
+  const Json& list = rope.get(key);
+  constexpr double least = 1e-30;  // what f32 has room for, and more than any model asks
+  constexpr double most = 1e30;
+  const bool sound =
+      list.is_array() && std::ssize(list) == planes &&
+      std::ranges::all_of(list, [](const Json& factor) {
+        return factor.is_number() && factor.get<double>() >= least && factor.get<double>() <= most;
+      });
+  if (!sound) {
+    fail(ErrorKind::bad_data, "{}: expected {} numbers above 0, one for each plane, got {}",
+         rope.where(key), planes, json_preview(list));
+  }
+  return list.get<std::vector<double>>();
+}
+
+/// As transformers: `factor` alone does not change frequencies.
+void read_longrope(const JsonFields& rope, int64_t max_positions, int64_t planes, RopeConfig& c) {
+  c.short_factors = read_factors(rope, "short_factor", planes);
+  c.long_factors = read_factors(rope, "long_factor", planes);
+  const auto original = static_cast<double>(c.original_positions);
+  c.factor = rope.maybe_number("factor", 0.0, max_factor)
+                 .value_or(static_cast<double>(max_positions) / original);
+  c.attention_factor = rope.maybe_number("attention_factor", 0.0, max_factor);
+  if (c.attention_factor) return;
+  if (c.factor <= 1.0) {
+    c.attention_factor = 1.0;
+    return;
+  }
+  if (c.original_positions < 2) {
+    fail(ErrorKind::bad_data,
+         "{}: expected at least 2, as the attention factor divides by its logarithm, got {}",
+         rope.where("original_max_position_embeddings"), c.original_positions);
+  }
+  c.attention_factor = std::sqrt(1.0 + std::log(c.factor) / std::log(original));
+}
+
 /// We rotate whole heads.
 void check_partial(const JsonFields& fields) {
   constexpr const char* key = "partial_rotary_factor";
@@ -104,7 +145,7 @@ void check_partial(const JsonFields& fields) {
 
 }  // namespace
 
-RopeConfig read_rope(const JsonFields& config, int64_t max_positions) {
+RopeConfig read_rope(const JsonFields& config, int64_t max_positions, int64_t head_dim) {
   const JsonFields rope = rope_object(config);
   check_partial(config);
   check_partial(rope);
@@ -118,6 +159,9 @@ RopeConfig read_rope(const JsonFields& config, int64_t max_positions) {
     c.original_positions = read_original_positions(rope, config, max_positions);
     if (c.scaling == RopeConfig::Scaling::llama3) read_llama3(rope, c);
     if (c.scaling == RopeConfig::Scaling::yarn) read_yarn(rope, max_positions, c);
+    if (c.scaling == RopeConfig::Scaling::longrope) {
+      read_longrope(rope, max_positions, head_dim / 2, c);
+    }
   }
   return c;
 }

@@ -42,10 +42,13 @@ double yarn_frequency(const RopeConfig& c, int64_t head_dim, int64_t plane, doub
 
 }  // namespace
 
+double plain_frequency(double theta, int64_t plane, int64_t head_dim) {
+  return std::pow(theta, -2.0 * static_cast<double>(plane) / static_cast<double>(head_dim));
+}
+
 Rope::Rope(const RopeConfig& config, int64_t head_dim) {
   for (int64_t i = 0; i < head_dim / 2; ++i) {
-    double f =
-        std::pow(config.theta, -2.0 * static_cast<double>(i) / static_cast<double>(head_dim));
+    double f = plain_frequency(config.theta, i, head_dim);
     switch (config.scaling) {
       case RopeConfig::Scaling::none:
         break;
@@ -58,12 +61,18 @@ Rope::Rope(const RopeConfig& config, int64_t head_dim) {
       case RopeConfig::Scaling::yarn:
         f = yarn_frequency(config, head_dim, i, f);
         break;
+      case RopeConfig::Scaling::longrope:
+        f /= config.short_factors[static_cast<size_t>(i)];
+        break;
     }
     frequencies_.push_back(static_cast<float>(f));
   }
   if (config.scaling == RopeConfig::Scaling::yarn) {
     attention_factor_ = config.attention_factor.value_or(
         config.factor <= 1 ? 1.0 : 0.1 * std::log(config.factor) + 1.0);
+  }
+  if (config.scaling == RopeConfig::Scaling::longrope) {
+    attention_factor_ = config.attention_factor.value_or(1.0);
   }
 }
 

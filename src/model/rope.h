@@ -8,12 +8,16 @@
 
 namespace gqa {
 
+/// A plane's frequency before any scaling: theta^(-2 plane / head_dim).
+double plain_frequency(double theta, int64_t plane, int64_t head_dim);
+
 /// Rotates heads by their position: plane i of a head, dimensions i and i + head_dim / 2, turns by
 /// position * frequency(i) (Su et al. 2021; Hugging Face order of dimensions).
 class Rope {
  public:
   /// Frequencies as the model was trained with them: scaled linearly (Chen et al. 2023), as Llama 3
-  /// does, or by YaRN (Peng et al. 2023).
+  /// does, by YaRN (Peng et al. 2023), or plane by plane (LongRoPE, Ding et al. 2024: the short
+  /// factors).
   Rope(const RopeConfig& config, int64_t head_dim);
 
   /// Cosines and sines [head_dim / 2] each for one position, scaled by the attention factor.

@@ -62,6 +62,26 @@ MODELS = {
         ),
         {},
     ),
+    "rope_longrope": (
+        rope(
+            "longrope",
+            short_factor=[1.0, 1.1, 1.3, 0.7, 2.0, 3.5, 1.0, 9.0],
+            long_factor=[1.0, 1.1, 1.3, 0.7, 2.0, 3.5, 1.0, 9.0],
+            original_max_position_embeddings=40,
+        ),
+        {},
+    ),
+    # Texts of as many tokens as there are positions: the long factors are for longer ones.
+    "rope_longrope_short": (
+        rope(
+            "longrope",
+            short_factor=[1.0, 1.1, 1.3, 0.7, 2.0, 3.5, 1.0, 9.0],
+            long_factor=[5.0] * 8,
+            factor=4.0,
+            original_max_position_embeddings=160,
+        ),
+        {"old_config": True},
+    ),
     "sharded": (
         {"attention_bias": True, "tie_word_embeddings": False},
         {"seed": 1, "max_shard_size": "100KB"},

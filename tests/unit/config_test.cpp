@@ -214,11 +214,60 @@ TEST_F(Config, ReadsYarn) {
   EXPECT_EQ(yarn({{"factor", 1}}).attention_factor, 1.0);
 }
 
+TEST_F(Config, ReadsLongrope) {
+  const auto longrope = [&](Json more) {
+    more["rope_type"] = "longrope";
+    if (!more.contains("short_factor")) more["short_factor"] = {1.0, 1.5, 2};
+    if (!more.contains("long_factor")) more["long_factor"] = {1.0, 3.0, 9.5};
+    return load({{"head_dim", 6}, {"rope_scaling", more}});
+  };
+  const ModelConfig plain = longrope(Json::object());
+  EXPECT_EQ(plain.rope.scaling, RopeConfig::Scaling::longrope);
+  EXPECT_EQ(plain.rope.short_factors, (std::vector<double>{1.0, 1.5, 2.0}));
+  EXPECT_EQ(plain.rope.long_factors, (std::vector<double>{1.0, 3.0, 9.5}));
+  EXPECT_EQ(plain.rope.original_positions, 2048);
+  EXPECT_EQ(plain.rope.attention_factor, 1.0);
+  EXPECT_EQ(plain.max_positions, 2048);
+  // Ding et al. (2024), from how far positions were extended, or as `factor` says.
+  const ModelConfig extended = longrope({{"original_max_position_embeddings", 512}});
+  const double scale = std::sqrt(1 + std::log(4.0) / std::log(512.0));
+  EXPECT_DOUBLE_EQ(extended.rope.attention_factor.value(), scale);
+  EXPECT_EQ(extended.max_positions, 512) << "longer sequences need the long factors";
+  const Json same = {{"original_max_position_embeddings", 512},
+                     {"long_factor", {1.0, 1.5, 2}},
+                     {"attention_factor", 0.75}};
+  EXPECT_EQ(longrope(same).max_positions, 2048);
+  EXPECT_EQ(longrope(same).rope.attention_factor, 0.75);
+  EXPECT_EQ(
+      longrope({{"factor", 1.0}, {"original_max_position_embeddings", 512}}).rope.attention_factor,
+      1.0);
+}
+
+TEST_F(Config, RefusesUnsoundLongrope) {
+  const auto expect_longrope = [&](const char* key, const Json& value,
+                                   std::initializer_list<std::string_view> words) {
+    Json rope = {
+        {"rope_type", "longrope"}, {"short_factor", {1, 1, 1}}, {"long_factor", {1, 1, 1}}};
+    rope[key] = value;
+    expect_bad({{"head_dim", 6}, {"rope_scaling", rope}}, words);
+  };
+  for (const char* key : {"short_factor", "long_factor"}) {
+    expect_longrope(key, nullptr, {"`rope_scaling.", key, "null"});
+    expect_longrope(key, 1.5, {"`rope_scaling.", key, "3 numbers", "1.5"});
+    expect_longrope(key, {1, 2}, {"`rope_scaling.", key, "3 numbers", "[1,2]"});
+    expect_longrope(key, {1, 2, 0}, {"`rope_scaling.", key, "above 0"});
+    expect_longrope(key, {1, 2, "3"}, {"`rope_scaling.", key});
+    expect_longrope(key, {1, 2, 1e300}, {"`rope_scaling.", key});
+  }
+  expect_longrope("original_max_position_embeddings", 1,
+                  {"`rope_scaling.original_max_position_embeddings`", "at least 2", "got 1"});
+}
+
 TEST_F(Config, RefusesOtherRope) {
   const auto expect_rope = [&](const Json& rope, std::initializer_list<std::string_view> words) {
     expect_bad({{"rope_scaling", rope}}, words);
   };
-  for (const char* type : {"dynamic", "longrope", "su", "mrope"}) {
+  for (const char* type : {"dynamic", "su", "mrope"}) {
     expect_rope({{"rope_type", type}, {"factor", 2.0}},
                 {"`rope_scaling.rope_type`", type, "llama3"});
     expect_rope({{"type", type}, {"factor", 2.0}}, {"`rope_scaling.type`", type, "llama3"});

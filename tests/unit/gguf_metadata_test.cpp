@@ -90,6 +90,21 @@ TEST_F(GgufMetadataTest, YarnThatLlamaCppRoundsGoesByFactors) {
   EXPECT_EQ(file.tensors.at("rope_freqs.weight").values.size(), 3u);
 }
 
+TEST_F(GgufMetadataTest, LongropeGoesByFactors) {
+  const GgufReader file = exported(with_rope({{"rope_type", "longrope"},
+                                              {"short_factor", {1.0, 2.5, 0.5}},
+                                              {"long_factor", {1.0, 2.5, 0.5}},
+                                              {"attention_factor", 1.25},
+                                              {"original_max_position_embeddings", 8}}));
+  EXPECT_FALSE(file.metadata.contains("llama.rope.scaling.type"));
+  EXPECT_EQ(file.get<float>("llama.rope.scaling.attn_factor"), 1.25f);
+  const auto& factors = file.tensors.at("rope_freqs.weight").values;
+  ASSERT_EQ(factors.size(), 3u);
+  EXPECT_FLOAT_EQ(factors[0], 1.0f);
+  EXPECT_FLOAT_EQ(factors[1], 2.5f);
+  EXPECT_FLOAT_EQ(factors[2], 0.5f);
+}
+
 TEST_F(GgufMetadataTest, Llama3Scaling) {
   const GgufReader file = exported(with_rope({{"rope_type", "llama3"},
                                               {"factor", 8.0},

@@ -261,6 +261,21 @@ TEST(Rope, TurnsEachPlaneByItsFrequency) {
   EXPECT_FLOAT_EQ(x[3], std::cos(0.3f));
 }
 
+TEST(Rope, LongropeScalesCosinesAndSines) {
+  const Rope rope(RopeConfig{.theta = 100.0,
+                             .scaling = RopeConfig::Scaling::longrope,
+                             .attention_factor = 0.5,
+                             .short_factors = {1.0, 0.2},
+                             .long_factors = {3.0, 3.0}},
+                  4);
+  float c[2], s[2];
+  rope.angles(3, c, s);
+  EXPECT_FLOAT_EQ(c[0], 0.5f * std::cos(3.0f));
+  EXPECT_FLOAT_EQ(s[0], 0.5f * std::sin(3.0f));
+  EXPECT_FLOAT_EQ(c[1], 0.5f * std::cos(1.5f));
+  EXPECT_FLOAT_EQ(s[1], 0.5f * std::sin(1.5f));
+}
+
 TEST(Rope, ScalingKeepsFastPlanesAndSlowsSlowOnes) {
   RopeConfig config{.theta = 500000.0,
                     .factor = 8.0,
@@ -278,6 +293,12 @@ TEST(Rope, ScalingKeepsFastPlanesAndSlowsSlowOnes) {
     EXPECT_FLOAT_EQ(linear[i], plain[i] / 8);
     EXPECT_LE(llama3[i], plain[i]);
     EXPECT_GE(llama3[i], plain[i] / 8 * 0.9999f);
+  }
+  config.scaling = RopeConfig::Scaling::longrope;
+  for (int i = 0; i < 64; ++i) config.short_factors.push_back(1.0 + 0.25 * i);
+  const auto longrope = Rope(config, 128).frequencies();
+  for (size_t i = 0; i < plain.size(); ++i) {
+    EXPECT_FLOAT_EQ(longrope[i], plain[i] / (1.0f + 0.25f * static_cast<float>(i)));
   }
   for (const auto* scaled : {&llama3, &yarn}) {
     EXPECT_FLOAT_EQ(scaled->front(), plain.front());
