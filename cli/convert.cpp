@@ -46,10 +46,11 @@ int run_convert(const ConvertArgs& args) {
     if (options.calibration) options.calibration->isa = args.common.isa;
     options.output.force = args.options.output.force;
     options.output.resume = args.options.output.resume;
-  } else if (options.kv_heads == 0 && !options.budget && !options.grouping.starts_with("manual:")) {
+  } else if (options.kv_heads == 0 && !options.kv_rank && !options.budget &&
+             !options.grouping.starts_with("manual:")) {
     throw Error(ErrorKind::usage,
-                "--kv-heads N is missing (or --budget RATIO, --recipe FILE, or --grouping "
-                "manual:FILE)");
+                "--kv-heads N is missing (or --kv-rank R, --budget RATIO, --recipe FILE, or "
+                "--grouping manual:FILE)");
   } else {
     options.calibration = calibration(args);
   }
@@ -73,9 +74,18 @@ std::vector<CLI::Option*> add_method(CLI::App& verb, ConvertOptions& options) {
       "In place of --kv-heads: the share of the model's KV bytes\nper token (above 0, at most 1) "
       "that goes to the layers\nwhich need it most",
       [&options](const std::string& value) { options.budget = parse_ratio("--budget", value); });
+  CLI::Option* kv_rank = add_value(
+      verb, "--kv-rank", "R",
+      "Numbers per key and per value that the cache stores, even\nand below the head size; without "
+      "--kv-heads all heads stay",
+      [&options](const std::string& value) {
+        options.kv_rank = parse_integer("--kv-rank", value, 1, INT64_MAX);
+      });
   budget->excludes(kv_heads);
+  budget->excludes(kv_rank);
   return {
       kv_heads,
+      kv_rank,
       budget,
       add_value(verb, "--grouping", "HOW",
                 "Which KV heads become one: neighbour, random, similarity,\nkmeans, key-driven or "

@@ -28,6 +28,11 @@ Json as_json(const ExportArgs& args, const ConvertPlan& plan) {
               {"groups", plan.groups},
               {"notes", plan.notes}};
   if (plan.budget) object["budget"] = *plan.budget;
+  if (!plan.planes.empty()) {
+    object["source_head_dim"] = plan.source.head_dim;
+    object["result_head_dim"] = plan.result.head_dim;
+    object["planes"] = plan.planes;
+  }
   return object;
 }
 
@@ -37,6 +42,10 @@ std::string change(const std::string& before, const std::string& after) {
 
 std::string heads_change(const ConvertPlan& plan) {
   return change(range_text(plan.source.kv_heads), range_text(plan.result.kv_heads));
+}
+
+std::string rank_change(const ConvertPlan& plan) {
+  return change(std::to_string(plan.source.head_dim), std::to_string(plan.result.head_dim));
 }
 
 /// One line where all layers have the same groups, else a line per layer.
@@ -61,6 +70,10 @@ std::string as_text(const ExportArgs& args, const ConvertPlan& plan) {
   fields.add("to", args.out);
   fields.add("query heads", std::to_string(plan.source.q_heads));
   fields.add("KV heads", heads_change(plan));
+  if (!plan.planes.empty()) {
+    fields.add("head size", rank_change(plan));
+    fields.add("rotary planes", fmt::format("{}", fmt::join(plan.planes, " ")));
+  }
   const std::vector<int64_t>& heads = plan.result.kv_heads;
   const bool same = std::ranges::count(heads, heads.front()) == std::ssize(heads);
   if (!same) fields.add("layer by layer", fmt::format("{}", fmt::join(heads, " ")));
@@ -95,7 +108,9 @@ void report(const ExportArgs& args, const ConvertPlan& plan) {
   if (args.common.json) {
     print_json(as_json(args, plan));
   } else {
-    note(args.common, fmt::format("{}: done, KV heads {}", args.out, heads_change(plan)));
+    const std::string rank =
+        plan.planes.empty() ? "" : fmt::format(", head size {}", rank_change(plan));
+    note(args.common, fmt::format("{}: done, KV heads {}{}", args.out, heads_change(plan), rank));
   }
 }
 

@@ -40,6 +40,10 @@ struct ConvertOptions {
   /// cache of the same type, that the result has at most (0 < budget <= 1). They go to the layers
   /// that lose the most without them.
   std::optional<double> budget = {};
+  /// Numbers that the cache stores of each key and each value, in place of head_dim: even, and
+  /// less. Keys keep the rotary planes that matter most, values the directions. Then kv_heads may
+  /// be 0: as many as the source has. For merge "pca", without a budget.
+  std::optional<int64_t> kv_rank = {};
   std::string grouping =
       "similarity";  ///< or neighbour | random | kmeans | key-driven | manual:FILE | manual
   std::string merge = "pca";  ///< or mean | first | random | medoid | aligned
@@ -59,6 +63,7 @@ struct ConvertPlan {
   ModelConfig result;
   std::vector<HeadGroups> groups;  ///< one per layer
   std::optional<double> budget;    ///< of ConvertOptions
+  std::vector<int64_t> planes;     ///< rotary planes of the source that keys keep; empty: all
   std::vector<std::string> notes;  ///< what a person should know, a line each: no tokenizer, ...
   int64_t output_bytes = 0;        ///< of the weights, headers aside
   int64_t peak_memory_bytes = 0;   ///< estimate: all of the program but pages of mapped files

@@ -1,14 +1,16 @@
 #include "convert/calibrator.h"
 
 #include <algorithm>
+#include <limits>
 #include <utility>
 
 #include "convert/calibration_text.h"
-#include "convert/elements.h"
 #include "convert/merge_matrices.h"
+#include "convert/stored_heads.h"
 #include "core/fail.h"
 #include "regroup/fit_block.h"
 #include "regroup/key_directions.h"
+#include "regroup/rotary_planes.h"
 #include "regroup/sensitivity.h"
 #include "regroup/stream.h"
 
@@ -22,14 +24,10 @@ constexpr float made_good = 0.5f;
 /// Tokens on which models are compared: more would hardly change which is the better one.
 constexpr int64_t compared_tokens = 4096;
 
-/// As they will be stored.
-void round_to(DType dtype, Matrix& values) {
-  const int64_t n = values.size();
-  std::vector<float> decoded(static_cast<size_t>(n));
-  std::vector<std::byte> stored(static_cast<size_t>(n * dtype_bytes(dtype)));
-  encode_elements(values.data(), n, dtype, stored.data());
-  decode_elements(stored.data(), dtype, n, decoded.data());
-  for (int64_t i = 0; i < n; ++i) values.data()[i] = static_cast<double>(decoded[size_t(i)]);
+double squared_norm(const Rows& rows) {
+  double sum = 0;
+  for (int64_t r = 0; r < rows.rows(); ++r) sum += static_cast<double>(rows.row(r).squaredNorm());
+  return std::max(sum, std::numeric_limits<double>::min());
 }
 
 }  // namespace
@@ -59,7 +57,8 @@ struct Calibrator::Impl {
   std::optional<LayerStudy> last_study;
   int64_t last_studied = -1;  ///< layer of last_study
   std::unique_ptr<Sensitivity> sensitivity;
-  std::optional<Chain> chain;  ///< of convert()
+  std::optional<Chain> chain;   ///< of convert()
+  std::vector<int64_t> planes;  ///< that keys keep; empty: all
 
   Impl(const SourceModel& s, const ConvertOptions& o, const Progress& progress)
       : source(s),
@@ -80,7 +79,7 @@ struct Calibrator::Impl {
   }
 
   Heads merged(const LayerStudy& study, int64_t layer, const HeadGroups& groups) const {
-    if (options.merge == "pca") return closed_form(study, groups);
+    if (options.merge == "pca") return closed_form(study, groups, planes);
     if (options.merge == "aligned") {
       return merge_heads(study.heads, study.grams, groups, HeadMerge::aligned);
     }
@@ -92,22 +91,10 @@ struct Calibrator::Impl {
   }
 
   Rows output_of(const Heads& heads, const Rows& inputs) {
-    const BlockShape shape(config, text, heads.q_begin);
+    const BlockShape shape(config, text, heads);
     BlockAttention block(context.impl(), shape, inputs);
     block.run(block_weights(heads));
     return block.output();
-  }
-
-  Heads as_stored(Heads heads, int64_t layer) const {
-    const AttentionTensors t = attention_tensors(source.checkpoint, layer);
-    const auto round = [&](const Tensor* tensor, Matrix& values) {
-      round_to(options.output.dtype.value_or(*tensor->dtype), values);
-    };
-    round(t.q, heads.q);
-    round(t.k, heads.k);
-    round(t.v, heads.v);
-    round(t.o, heads.o);
-    return heads;
   }
 
   const LayerStudy& study_of(int64_t layer) {
@@ -129,6 +116,23 @@ struct Calibrator::Impl {
     sensitivity.reset();
   }
 
+  /// What layers put out without some planes, each beside the hidden states that it adds it to.
+  Matrix plane_costs(const Interrupt& interrupt) {
+    Matrix costs = Matrix::Zero(config.head_dim / 2, config.head_dim / 2);
+    Stream stream = start();
+    for (int64_t l = 0; l < config.n_layers; ++l) {
+      if (interrupt) interrupt();
+      const Heads heads = load(l);
+      const Rows inputs = stream.attention_inputs(l);
+      const BlockShape shape(config, text, heads);
+      BlockAttention block(context.impl(), shape, inputs);
+      block.run(block_weights(heads));
+      stream.pass(l, block.output());
+      costs += plane_effects(shape, block, heads) / squared_norm(stream.hidden());
+    }
+    return costs;
+  }
+
   Sensitivity& sensitivity_to(const Interrupt& interrupt) {
     if (!sensitivity) {
       sensitivity = std::make_unique<Sensitivity>(
@@ -142,9 +146,9 @@ struct Calibrator::Impl {
   Heads converted(const LayerStudy& layer_study, int64_t layer, const HeadGroups& groups,
                   const Rows& target, int steps, const Interrupt& interrupt) {
     Heads heads = merged(layer_study, layer, groups);
-    const bool fitted = calibration.steps > 0 && std::ssize(groups) < layer_study.heads.kv_heads();
-    if (!fitted) return heads;
-    const BlockShape shape(config, text, heads.q_begin);
+    const bool changed = std::ssize(groups) < layer_study.heads.kv_heads() || !planes.empty();
+    if (calibration.steps == 0 || !changed) return heads;
+    const BlockShape shape(config, text, heads);
     return fit_block(context.impl(), shape, layer_study.inputs, target, heads,
                      {.steps = steps, .seed = options.seed}, interrupt)
         .heads;
@@ -152,7 +156,7 @@ struct Calibrator::Impl {
 
   /// Takes the text through the converted layer, and keeps in which directions its keys lie.
   void pass_converted(Chain& at, int64_t layer, const Heads& heads, const Rows& inputs) {
-    const BlockShape shape(config, text, heads.q_begin);
+    const BlockShape shape(config, text, heads);
     BlockAttention block(context.impl(), shape, inputs);
     block.run(block_weights(heads));
     std::vector<double>& directions = at.key_directions.emplace_back();
@@ -188,7 +192,9 @@ struct Calibrator::Impl {
                                         at.converted.attention_inputs(layer));
     const Rows target = seen.output + made_good * (at.original.hidden() - at.converted.hidden());
     Heads result = converted(seen, layer, groups, target, steps, interrupt);
-    pass_converted(at, layer, as_stored(result, layer), seen.inputs);
+    // Rounded as it is written.
+    const AttentionTensors tensors = attention_tensors(source.checkpoint, layer);
+    pass_converted(at, layer, as_stored(result, tensors, options.output.dtype), seen.inputs);
     at.original.pass(layer, output_of(seen.heads, at.original.attention_inputs(layer)));
     return result;
   }
@@ -226,7 +232,7 @@ HeadGroups Calibrator::best_groups(const LayerStudy& study,
   double least = 0;
   for (const HeadGroups& groups : candidates) {
     const Heads heads = closed_form(study, groups);
-    const BlockShape shape(s.config, s.text, heads.q_begin);
+    const BlockShape shape(s.config, s.text, heads);
     const double error =
         fit_block(s.context.impl(), shape, study.inputs, study.output, heads, {.steps = 0}).after;
     if (best != nullptr && error >= least) continue;
@@ -256,6 +262,22 @@ double Calibrator::divergence(const std::vector<HeadGroups>& layers,
     s.convert_next(chain, groups, 0, interrupt);
   }
   return s.sensitivity_to(interrupt).divergence(chain.converted.hidden());
+}
+
+std::vector<int64_t> Calibrator::keep_planes(int64_t keep, const std::vector<HeadGroups>& groups,
+                                             const std::function<void()>& interrupt) {
+  constexpr int64_t most_candidates = 4;
+  double least = 0;
+  std::vector<int64_t> best;
+  for (const auto& planes : choose_planes(impl_->plane_costs(interrupt), keep, most_candidates)) {
+    impl_->planes = planes;
+    const double loss = divergence(groups, interrupt);
+    if (!best.empty() && !(loss < least)) continue;
+    best = planes;
+    least = loss;
+  }
+  impl_->planes = best;
+  return best;
 }
 
 MergedLayer Calibrator::convert(int64_t layer, const std::vector<HeadGroups>& groups,

@@ -42,6 +42,12 @@ class Calibrator {
   /// for the steps.
   double divergence(const std::vector<HeadGroups>& layers, const std::function<void()>& interrupt);
 
+  /// The rotary planes of keys without which the most would be lost, the same for all layers: of
+  /// some candidates, those with which divergence() is least. From then on all that converts keeps
+  /// these alone, and as many dimensions of values.
+  std::vector<int64_t> keep_planes(int64_t keep, const std::vector<HeadGroups>& groups,
+                                   const std::function<void()>& interrupt);
+
   /// The layer converted: merged as the options say, then fitted to what the original's layer makes
   /// of the inputs that the layers already converted (rounded as they are written) give it, and of
   /// what they have lost. Layers that are left out are converted on the way.

@@ -79,8 +79,9 @@ std::string command(const ExportJob& job) {
   std::string text = fmt::format("gqa {} {} OUT", job.verb, quoted(job.source.name));
   if (is_manual(job)) return text + fmt::format(" --recipe {}", recipe_name);
   if (job.verb == "convert") {
-    text += o.budget ? fmt::format(" --budget {}", *o.budget)
-                     : fmt::format(" --kv-heads {}", o.kv_heads);
+    if (o.budget) text += fmt::format(" --budget {}", *o.budget);
+    if (o.kv_heads > 0) text += fmt::format(" --kv-heads {}", o.kv_heads);
+    if (o.kv_rank) text += fmt::format(" --kv-rank {}", *o.kv_rank);
     text += fmt::format(" --grouping {} --merge {} --seed {}", o.grouping, o.merge, o.seed);
     if (o.calibration) {
       const Calibration& c = *o.calibration;
@@ -117,6 +118,7 @@ std::string table(const ExportJob& job) {
          row("query heads", plan.source.q_heads, plan.result.q_heads) +
          row("KV heads", layers_text(plan.source.kv_heads), layers_text(plan.result.kv_heads)) +
          row("query heads of each KV head", sizes_text(plan.source), sizes_text(plan.result)) +
+         row("head size", plan.source.head_dim, plan.result.head_dim) +
          row("KV bytes per token", plan.source_kv_bytes_per_token, plan.result_kv_bytes_per_token);
 }
 
@@ -139,6 +141,14 @@ std::string budget_row(const ConvertOptions& options) {
                      *options.budget);
 }
 
+std::string rank(const ConvertPlan& plan) {
+  if (plan.planes.empty()) return {};
+  return fmt::format(
+      "Keys keep {} rotary planes ({}) of {}, values as many dimensions: RoPE's frequencies are "
+      "those of the planes that are left, which `rope_scaling` of type `longrope` says. ",
+      plan.planes.size(), fmt::join(plan.planes, ", "), plan.source.head_dim / 2);
+}
+
 std::string refinement(const ConvertOptions& options) {
   if (!options.calibration || options.calibration->steps == 0) return {};
   return fmt::format(
@@ -155,11 +165,11 @@ std::string method(const ExportJob& job) {
   const ConvertOptions& o = job.options;
   return fmt::format(
       "| option | value |\n| --- | --- |\n| grouping | {} |\n| merge | {} |\n| seed | {} |\n{}{}\n"
-      "Each KV head of this model is {}. {}Query heads were reordered so that those that share a "
+      "Each KV head of this model is {}. {}{}Query heads were reordered so that those that share a "
       "KV "
       "head are neighbours. `{}` has the groups of every layer and the SHA-256 of every file.\n",
       is_manual(job) ? "manual" : o.grouping, o.merge, o.seed, budget_row(o), calibration_row(o),
-      find_merge(o.merge).summary, refinement(o), recipe_name);
+      find_merge(o.merge).summary, rank(job.plan), refinement(o), recipe_name);
 }
 
 std::string directions(const ExportJob& job) {
@@ -171,11 +181,14 @@ std::string directions(const ExportJob& job) {
 }
 
 std::string warning(const ExportJob& job) {
-  if (job.verb == "expand" || job.plan.source.kv_heads == job.plan.result.kv_heads) return {};
+  const ConvertPlan& plan = job.plan;
+  const bool same = plan.source.kv_heads == plan.result.kv_heads && plan.planes.empty();
+  if (job.verb == "expand" || same) return {};
   return fmt::format(
-      "**Merging KV heads changes what the model computes, and its quality has not been measured "
+      "**{} changes what the model computes, and its quality has not been measured "
       "here.** Measure it before use:\n\n"
       "```sh\ngqa eval OUT --text FILE --against {}\n```\n\n",
+      plan.planes.empty() ? "Merging KV heads" : "Storing less of keys and values",
       quoted(job.source.name));
 }
 

@@ -10,6 +10,7 @@
 #include "convert/calibrator.h"
 #include "convert/export.h"
 #include "convert/grouping.h"
+#include "convert/kv_rank.h"
 #include "convert/merge.h"
 #include "convert/merge_matrices.h"
 #include "io/key_directions.h"
@@ -75,20 +76,24 @@ MergeLayer layer_merger(const ExportJob& job, int64_t layer,
     };
   }
   return [method = &find_merge(job.options.merge), config = job.source.config, layer,
-          groups = job.plan.groups[layer], seed = job.options.seed,
+          groups = job.plan.groups[layer], seed = job.options.seed, planes = job.plan.planes,
           tensors = attention_tensors(job.source.checkpoint, layer),
           norm = &attention_norm(job.source.checkpoint, layer)](const Interrupt&) {
     for (const Tensor* t : {tensors.k, tensors.v, tensors.k_bias, tensors.v_bias}) {
       if (t != nullptr) check_finite(*t);
     }
-    return method->merge({config, layer, groups, seed, tensors, *norm});
+    return method->merge({config, layer, groups, seed, tensors, *norm, planes});
   };
+}
+
+int64_t kept_head_dim(const ExportJob& job) {
+  return job.plan.planes.empty() ? job.source.config.head_dim : 2 * std::ssize(job.plan.planes);
 }
 
 /// Where low-rank attention finds in which directions a layer's keys lie.
 OutputTensor direction_tensor(const ExportJob& job, int64_t layer,
                               const std::shared_ptr<Calibrator>& calibrator) {
-  const int64_t head_dim = job.source.config.head_dim;
+  const int64_t head_dim = kept_head_dim(job);
   OutputTensor tensor;
   tensor.name = key_directions_tensor(layer);
   tensor.shape = {std::ssize(job.plan.groups[layer]), head_dim, head_dim};
@@ -107,15 +112,17 @@ void rewrite_layer(const ExportJob& job, int64_t layer,
   const AttentionTensors a = attention_tensors(job.source.checkpoint, layer);
   const bool keeps_queries = calibrator == nullptr && find_merge(job.options.merge).keeps_queries;
   const auto merge = std::make_shared<LazyMerge>(layer_merger(job, layer, calibrator));
-  const int64_t kv_rows = std::ssize(groups) * config.head_dim;
+  const int64_t head_dim = kept_head_dim(job);
+  const int64_t kv_rows = std::ssize(groups) * head_dim;
   // K and V are merged together.
   const int64_t memory = keeps_queries
                              ? 2 * kv_rows * config.width * static_cast<int64_t>(sizeof(double))
                              : merge_matrices_bytes(config, layer, std::ssize(groups));
+  // `extent`: of the axis that heads lie along.
   const auto put_merged = [&](const Tensor* source, std::vector<double> MergedLayer::*part,
-                              int64_t rows) {
+                              int64_t extent, size_t axis = 0) {
     OutputTensor tensor = copy_tensor(*source, dtype);
-    tensor.shape[0] = rows;
+    tensor.shape[axis] = extent;
     tensor.make = [merge, part](const Interrupt& interrupt) {
       return merge->take(part, interrupt);
     };
@@ -125,23 +132,34 @@ void rewrite_layer(const ExportJob& job, int64_t layer,
   const HeadGather order{query_order(groups, config.sizes_of_groups(layer)), config.q_heads, 0};
   HeadGather columns = order;
   columns.axis = 1;
-  const int64_t q_rows = config.q_heads * config.head_dim;
+  const int64_t q_rows = config.q_heads * head_dim;
   const auto put_queries = [&](const Tensor* source, std::vector<double> MergedLayer::*part,
-                               const HeadGather& gather, int64_t rows) {
+                               const HeadGather& gather) {
     if (keeps_queries) {
       rewrites[source] = gather_tensor(*source, dtype, gather);
     } else {
-      put_merged(source, part, rows);
+      put_merged(source, part, q_rows, static_cast<size_t>(gather.axis));
     }
   };
-  put_queries(a.q, &MergedLayer::q, order, q_rows);
-  put_queries(a.o, &MergedLayer::o, columns, config.width);
+  put_queries(a.q, &MergedLayer::q, order);
+  put_queries(a.o, &MergedLayer::o, columns);
   put_merged(a.k, &MergedLayer::k, kv_rows);
   put_merged(a.v, &MergedLayer::v, kv_rows);
   if (!config.attention_bias) return;
-  put_queries(a.q_bias, &MergedLayer::q_bias, order, q_rows);
+  put_queries(a.q_bias, &MergedLayer::q_bias, order);
   put_merged(a.k_bias, &MergedLayer::k_bias, kv_rows);
   put_merged(a.v_bias, &MergedLayer::v_bias, kv_rows);
+}
+
+std::vector<HeadGroups> plan_groups(const ExportJob& job, Calibrator* calibrator,
+                                    const Progress& progress) {
+  const ModelConfig& config = job.source.config;
+  const ConvertOptions& options = job.options;
+  const bool all_heads =
+      options.kv_rank && options.kv_heads == 0 && !options.grouping.starts_with("manual");
+  if (all_heads) return every_head_alone(config);
+  const auto grouped = options.budget ? budget_groups : make_groups;
+  return grouped(config, options, {&job.source.checkpoint, calibrator}, progress);
 }
 
 }  // namespace
@@ -150,17 +168,22 @@ Conversion plan_convert(const std::filesystem::path& source, const ConvertOption
                         const Progress& progress) {
   find_merge(options.merge);  // refuses what it does not know before any file is read
   if (options.budget) check_budget(options);
+  if (options.kv_rank) check_kv_rank(options);
   auto owned = std::make_unique<ExportJob>(open_job("convert", source, options));
   ExportJob& job = *owned;
   const ModelConfig& config = job.source.config;
+  if (options.kv_rank) check_kv_rank(config, *options.kv_rank);
   std::shared_ptr<Calibrator> calibrator;
   if (options.calibration) {
     calibrator = std::make_shared<Calibrator>(job.source, options, progress);
     job.options.calibration->sha256 = calibrator->text_sha256();
   }
-  const auto grouped = options.budget ? budget_groups : make_groups;
-  job.plan.groups = grouped(config, options, {&job.source.checkpoint, calibrator.get()}, progress);
+  job.plan.groups = plan_groups(job, calibrator.get(), progress);
   job.plan.budget = options.budget;
+  if (options.kv_rank) {
+    job.plan.planes =
+        plan_planes(job.source, *options.kv_rank, job.plan.groups, calibrator.get(), progress);
+  }
   Rewrites rewrites;
   std::vector<std::vector<int64_t>> sizes;
   for (int64_t l = 0; l < config.n_layers; ++l) {

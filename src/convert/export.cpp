@@ -11,6 +11,7 @@
 #include "convert/write_weights.h"
 #include "core/fail.h"
 #include "io/staging.h"
+#include "model/rope.h"
 
 namespace gqa {
 namespace {
@@ -100,6 +101,11 @@ void finish_job(ExportJob& job, Rewrites rewrites, const std::vector<std::vector
   ConvertPlan& plan = job.plan;
   plan.result = plan.source;
   set_groups(plan.result, sizes);
+  if (!plan.planes.empty()) {
+    plan.result.rope = rope_of_planes(plan.source.rope, plan.source.head_dim, plan.planes,
+                                      plan.source.max_positions);
+    plan.result.head_dim = 2 * std::ssize(plan.planes);
+  }
   if (!plan.result.is_uniform()) {
     plan.notes.push_back(
         fmt::format("no class of transformers is such a model: it runs {} with "

@@ -18,7 +18,8 @@ struct MergeInput {
   const HeadGroups& groups;
   uint64_t seed = 0;
   AttentionTensors tensors;
-  const Tensor& norm;  ///< weights of the norm before attention, [width]
+  const Tensor& norm;                ///< weights of the norm before attention, [width]
+  std::vector<int64_t> planes = {};  ///< that keys keep, see ConvertPlan; of `pca` alone
 };
 
 /// The layer's new projections, one KV head a group, query heads in the order of the groups; dense

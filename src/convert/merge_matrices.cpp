@@ -28,7 +28,7 @@ void put_weights(Matrix& matrix, const std::vector<double>& weights,
 Heads merge_by_grams(const MergeInput& in, HeadMerge how) {
   const Heads heads = load_heads(in.config, in.layer, in.tensors);
   const HeadGrams grams = make_grams(heads, assumed_variance(in.norm, in.config.attention_bias));
-  return merge_heads(heads, grams, in.groups, how);
+  return merge_heads(heads, grams, in.groups, how, in.planes);
 }
 
 }  // namespace

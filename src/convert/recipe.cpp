@@ -48,6 +48,7 @@ Json options_json(const ExportJob& job) {
     // null: as many as groups, or as the budget says.
     json["kv_heads"] = options.kv_heads == 0 ? Json() : Json(options.kv_heads);
     if (options.budget) json["budget"] = *options.budget;
+    if (options.kv_rank) json["kv_rank"] = *options.kv_rank;
     // Where the groups came from is not recorded: they stand below.
     json["grouping"] = options.grouping.substr(0, options.grouping.find(':'));
     json["unequal"] = options.unequal;
@@ -186,6 +187,7 @@ Json describe(const ExportJob& job, const std::vector<FileHash>& source) {
   recipe["options"] = options_json(job);
   recipe["source"]["name"] = job.source.name;
   recipe["source"]["sha256"] = as_json(sorted(source));
+  if (!job.plan.planes.empty()) recipe["planes"] = job.plan.planes;
   recipe["groups"] = job.plan.groups;
   return recipe;
 }
@@ -224,8 +226,9 @@ ConvertOptions read_recipe(const fs::path& recipe, const fs::path& source,
   options.grouping = read_method(given, "grouping", grouping_methods());
   const bool manual = options.grouping == "manual";
   options.budget = given.maybe_number("budget", 0, 1);
+  options.kv_rank = given.maybe_integer("kv_rank", 1, max_int64);
   const bool stands_below = manual || options.budget;
-  if (!stands_below || given.has("kv_heads")) {
+  if ((!stands_below && !options.kv_rank) || given.has("kv_heads")) {
     options.kv_heads = given.integer("kv_heads", 1, max_int64);
   }
   options.unequal = given.boolean("unequal", false);

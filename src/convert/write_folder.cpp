@@ -19,12 +19,26 @@ namespace {
 
 namespace fs = std::filesystem;
 
+/// What transformers of all releases reads: theta outside, the factors under the older name.
+/// `factor` is 1, as what it would change is given.
+void set_rope(Json& config, const RopeConfig& rope) {
+  for (const char* key : {"rope_parameters", "original_max_position_embeddings"}) config.erase(key);
+  config["rope_theta"] = rope.theta;
+  config["rope_scaling"] = {{"rope_type", "longrope"},
+                            {"short_factor", rope.short_factors},
+                            {"long_factor", rope.long_factors},
+                            {"factor", 1.0},
+                            {"attention_factor", rope.attention_factor.value()},
+                            {"original_max_position_embeddings", rope.original_positions}};
+}
+
 /// The source's config.json with the result's KV heads, head size and dtype, and with the model
 /// type that these need (modelling_code.h); all else as it was.
 Json result_config(const ExportJob& job) {
   Json config = job.source.config_json;
   set_model_type(config, job.plan.result);
   config["head_dim"] = job.plan.result.head_dim;
+  if (!job.plan.planes.empty()) set_rope(config, job.plan.result.rope);
   if (job.options.output.dtype) {
     // Today's key is `dtype`; what was written before transformers 4.56 has `torch_dtype`.
     const DType dtype = *job.options.output.dtype;

@@ -76,6 +76,31 @@ Rope::Rope(const RopeConfig& config, int64_t head_dim) {
   }
 }
 
+RopeConfig rope_of_planes(const RopeConfig& config, int64_t head_dim,
+                          const std::vector<int64_t>& planes, int64_t max_positions) {
+  const bool longrope = config.scaling == RopeConfig::Scaling::longrope;
+  const int64_t n = std::ssize(planes);
+  const auto factors = [&](const Rope& rope) {
+    std::vector<double> result;
+    for (int64_t i = 0; i < n; ++i) {
+      const float f = rope.frequencies()[static_cast<size_t>(planes[static_cast<size_t>(i)])];
+      result.push_back(plain_frequency(config.theta, i, 2 * n) / static_cast<double>(f));
+    }
+    return result;
+  };
+  RopeConfig result;
+  result.theta = config.theta;
+  result.scaling = RopeConfig::Scaling::longrope;
+  result.original_positions = longrope ? config.original_positions : max_positions;
+  const Rope rope(config, head_dim);
+  result.attention_factor = rope.attention_factor();
+  result.short_factors = factors(rope);
+  RopeConfig for_long = config;
+  for_long.short_factors = config.long_factors;
+  result.long_factors = longrope ? factors(Rope(for_long, head_dim)) : result.short_factors;
+  return result;
+}
+
 void Rope::angles(int64_t position, float* cosines, float* sines) const {
   for (size_t i = 0; i < frequencies_.size(); ++i) {
     // The product is rounded to f32 as in training; only then is the angle exact.

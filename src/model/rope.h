@@ -27,10 +27,16 @@ class Rope {
                      const float* sines);
 
   const std::vector<float>& frequencies() const { return frequencies_; }
+  double attention_factor() const { return attention_factor_; }
 
  private:
   std::vector<float> frequencies_;  ///< radians per position
   double attention_factor_ = 1.0;
 };
+
+/// The embedding of heads that have some planes of another's alone, as longrope: the planes' own
+/// frequencies stand in its factors. `max_positions`: of the model.
+RopeConfig rope_of_planes(const RopeConfig& config, int64_t head_dim,
+                          const std::vector<int64_t>& planes, int64_t max_positions);
 
 }  // namespace gqa

@@ -65,16 +65,23 @@ Heads with_weights(Heads heads, const BlockWeights& weights) {
 }
 
 BlockShape::BlockShape(const ModelConfig& config, const CalibrationWindows& text,
-                       std::vector<int64_t> begin)
-    : head_dim(config.head_dim),
+                       std::vector<int64_t> begin, const std::vector<int64_t>& planes)
+    : head_dim(planes.empty() ? config.head_dim : 2 * std::ssize(planes)),
       q_begin(std::move(begin)),
       window_begin(text.begin),
       mask_window(config.window),
-      cosines(text.longest(), config.head_dim / 2),
-      sines(text.longest(), config.head_dim / 2) {
+      cosines(text.longest(), head_dim / 2),
+      sines(text.longest(), head_dim / 2) {
   const Rope rope(config.rope, config.head_dim);
+  std::vector<float> all_cosines(static_cast<size_t>(config.head_dim / 2));
+  std::vector<float> all_sines = all_cosines;
   for (int64_t t = 0; t < cosines.rows(); ++t) {
-    rope.angles(t, cosines.row(t).data(), sines.row(t).data());
+    rope.angles(t, all_cosines.data(), all_sines.data());
+    for (int64_t i = 0; i < head_dim / 2; ++i) {
+      const auto plane = static_cast<size_t>(planes.empty() ? i : planes[static_cast<size_t>(i)]);
+      cosines(t, i) = all_cosines[plane];
+      sines(t, i) = all_sines[plane];
+    }
   }
 }
 

@@ -29,8 +29,11 @@ struct BlockShape {
   int64_t mask_window = 0;            ///< ModelConfig::window
   Rows cosines, sines;                ///< [longest window, head_dim / 2]
 
+  /// `planes`: as in Heads.
   BlockShape(const ModelConfig& config, const CalibrationWindows& text,
-             std::vector<int64_t> q_begin);
+             std::vector<int64_t> q_begin, const std::vector<int64_t>& planes = {});
+  BlockShape(const ModelConfig& config, const CalibrationWindows& text, const Heads& heads)
+      : BlockShape(config, text, heads.q_begin, heads.planes) {}
   int64_t q_heads() const { return q_begin.back(); }
   int64_t kv_heads() const { return std::ssize(q_begin) - 1; }
   int64_t windows() const { return std::ssize(window_begin) - 1; }
@@ -50,6 +53,10 @@ class BlockAttention {
   const Rows& attended() const { return attended_; }
   /// [tokens, width].
   Rows output() const;
+  /// Square: a row a query of the window, the keys that it does not see 0.
+  const Rows& probabilities(int64_t window, int64_t h) const {
+    return probabilities_[static_cast<size_t>(window * shape_.q_heads() + h)];
+  }
   /// The change of the output, to first order, for a change of the weights.
   Rows tangent(const BlockWeights& change) const;
   /// The gradient of sum(cotangent * output) by the weights; cotangent [tokens, width].

@@ -28,6 +28,7 @@ const Tensor& attention_norm(const Checkpoint& checkpoint, int64_t layer);
 struct Heads {
   int64_t head_dim = 0;
   std::vector<int64_t> q_begin;  ///< [kv_heads + 1]: q heads [q_begin[g], q_begin[g + 1]) read g
+  std::vector<int64_t> planes;   ///< of the model's rotary planes those it has; empty: all
   Matrix q;                      ///< [q_heads * head_dim, inputs]
   Matrix k;                      ///< [kv_heads * head_dim, inputs]
   Matrix v;                      ///< [kv_heads * head_dim, inputs]

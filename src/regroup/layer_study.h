@@ -19,8 +19,10 @@ LayerStudy study_layer(Context::Impl& context, const ModelConfig& config,
                        const CalibrationWindows& text, Heads heads, Rows inputs);
 
 /// The closed form: principal_keys() and shared_value() for every group. Groups of one stay as they
-/// are.
-Heads closed_form(const LayerStudy& study, const HeadGroups& groups);
+/// are. With `planes`: keys have these rotary planes alone, and values of all groups as many
+/// dimensions.
+Heads closed_form(const LayerStudy& study, const HeadGroups& groups,
+                  const std::vector<int64_t>& planes = {});
 
 /// What making one head of a group costs: the share of all scores' energy that principal_keys()
 /// loses, plus the share of all outputs' energy that shared_value() loses.

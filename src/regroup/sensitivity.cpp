@@ -55,7 +55,7 @@ Stream Sensitivity::start() const { return {context_, config_, weights_, windows
 
 void Sensitivity::pass(int64_t layer, const Heads& heads, Stream& stream) const {
   const Rows inputs = stream.attention_inputs(layer);
-  const BlockShape shape(config_, windows_, heads.q_begin);
+  const BlockShape shape(config_, windows_, heads);
   BlockAttention block(context_.impl(), shape, inputs);
   block.run(block_weights(heads));
   stream.pass(layer, block.output());

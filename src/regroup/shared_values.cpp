@@ -40,7 +40,7 @@ Matrix output_root(const Matrix& output_gram, const Matrix& own, const Matrix& s
 }  // namespace
 
 SharedValue shared_value(const Heads& heads, const std::vector<int64_t>& group,
-                         const std::vector<Matrix>& moments) {
+                         const std::vector<Matrix>& moments, int64_t rank) {
   const std::vector<Member> members = members_of(heads, group);
   const int64_t d = heads.head_dim;
   Matrix mean = Matrix::Zero(heads.inputs(), heads.inputs());
@@ -65,9 +65,9 @@ SharedValue shared_value(const Heads& heads, const std::vector<int64_t>& group,
     }
     roots.push_back(square_root(energy));
   }
-  const std::vector<Matrix> mixture = principal_mixture(values, roots);
+  const std::vector<Matrix> mixture = principal_mixture(values, roots, rank);
   SharedValue shared;
-  shared.value = Matrix::Zero(d, heads.inputs());
+  shared.value = Matrix::Zero(rank, heads.inputs());
   for (size_t a = 0; a < group.size(); ++a) {
     shared.value += mixture[a] * stacked.middleRows(static_cast<int64_t>(a) * d, d);
   }
@@ -76,7 +76,8 @@ SharedValue shared_value(const Heads& heads, const std::vector<int64_t>& group,
     const Matrix& c = moments[static_cast<size_t>(m.q_head)];
     const Matrix seen = c * shared.value.transpose();
     Matrix own = shared.value * seen;
-    own.diagonal().array() += std::max(output_ridge * own.trace() / static_cast<double>(d), 1e-300);
+    own.diagonal().array() +=
+        std::max(output_ridge * own.trace() / static_cast<double>(rank), 1e-300);
     const Matrix cross = heads.v_of(m.kv_head) * seen;  // E[v v'^T]
     const Matrix map = own.llt().solve(cross.transpose()).transpose();
     shared.outputs.emplace_back(heads.o_of(m.q_head) * map);

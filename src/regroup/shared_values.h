@@ -5,7 +5,7 @@
 
 namespace gqa {
 
-/// A value head [head_dim, inputs], and per query head of the group its output [width, head_dim].
+/// A value head [rank, inputs], and per query head of the group its output [width, rank].
 struct SharedValue {
   Matrix value;
   std::vector<Matrix> outputs;
@@ -17,8 +17,9 @@ struct SharedValue {
 /// of y = sum over s of A_h(t, s) x_s. Values are mixed under C, the mean of the group's C_h, but
 /// each head's weight in the mixture is that of what it puts out under its own C_h: with V whitened
 /// under C, O is multiplied by (V C_h V^T)^1/2. Then each head's output is fitted to the mixture by
-/// ridge regression under its own C_h. Exact for members that span the same space.
+/// ridge regression under its own C_h. Exact for members that together span no more than `rank`
+/// dimensions.
 SharedValue shared_value(const Heads& heads, const std::vector<int64_t>& group,
-                         const std::vector<Matrix>& moments);
+                         const std::vector<Matrix>& moments, int64_t rank);
 
 }  // namespace gqa

@@ -79,13 +79,14 @@ Whitening whiten(const Matrix& moments) {
           (shrink.array() > 0).count()};
 }
 
-std::vector<Matrix> principal_mixture(const Matrix& values, const std::vector<Matrix>& roots) {
+std::vector<Matrix> principal_mixture(const Matrix& values, const std::vector<Matrix>& roots,
+                                      int64_t rank) {
   const int64_t d = roots.front().rows();
   const Solver solver(output_grams(values, roots));
   // Directions B c of unit length; those of no energy are left at zero.
-  const Vector kept = solver.eigenvalues().tail(d);
+  const Vector kept = solver.eigenvalues().tail(rank);
   const Vector shrink = inverse_or_zero(kept, kept.maxCoeff()).cwiseSqrt();
-  const Matrix directions = shrink.asDiagonal() * solver.eigenvectors().rightCols(d).transpose();
+  const Matrix directions = shrink.asDiagonal() * solver.eigenvectors().rightCols(rank).transpose();
   std::vector<Matrix> mixture;
   for (size_t a = 0; a < roots.size(); ++a) {
     mixture.emplace_back(directions.middleCols(static_cast<int64_t>(a) * d, d) * roots[a]);
@@ -93,13 +94,13 @@ std::vector<Matrix> principal_mixture(const Matrix& values, const std::vector<Ma
   return mixture;
 }
 
-ValueMix principal_values(const HeadGrams& grams, const std::vector<int64_t>& group) {
+ValueMix principal_values(const HeadGrams& grams, const std::vector<int64_t>& group, int64_t rank) {
   const int64_t d = grams.head_dim;
   ValueMix mix;
-  mix.value = principal_mixture(member_values(grams, group), output_roots(grams, group));
+  mix.value = principal_mixture(member_values(grams, group), output_roots(grams, group), rank);
   for (size_t a = 0; a < group.size(); ++a) {
     // Least squares: V_a C V'^T (V' C V'^T)^-1, and the inverse is 1 on what is kept.
-    Matrix output = Matrix::Zero(d, d);
+    Matrix output = Matrix::Zero(d, rank);
     for (size_t b = 0; b < group.size(); ++b) {
       output += grams.value_block(group[a], group[b]) * mix.value[b].transpose();
     }
@@ -163,9 +164,9 @@ void apply(const ValueMix& mix, const Heads& source, const std::vector<int64_t>&
   value.setZero();
   for (size_t a = 0; a < group.size(); ++a) value += mix.value[a] * source.v_of(group[a]);
   const int64_t first = result.q_begin[static_cast<size_t>(g)];
-  for (size_t i = 0; i < mix.output.size(); ++i) {
-    const int64_t h = first + static_cast<int64_t>(i);
-    result.o_of(h) = Matrix(result.o_of(h) * mix.output[i]);
+  const std::vector<int64_t> query_heads = query_heads_of(source, group);
+  for (size_t i = 0; i < query_heads.size(); ++i) {
+    result.o_of(first + static_cast<int64_t>(i)) = source.o_of(query_heads[i]) * mix.output[i];
   }
 }
 

@@ -10,19 +10,20 @@ namespace gqa {
 /// linear map may be applied to a head: value' = sum over members a of value[a] V_a, and
 /// O_h' = O_h output[h].
 struct ValueMix {
-  std::vector<Matrix> value;   ///< per member, [head_dim, head_dim]
-  std::vector<Matrix> output;  ///< per query head of the members, in their order, the same
+  std::vector<Matrix> value;   ///< per member, [rank, head_dim]
+  std::vector<Matrix> output;  ///< per query head of the members, in their order, the transpose
 };
 
-/// Per member the map of the value of rank head_dim that keeps the most of
+/// Per member the map [rank, head_dim] of the value of this rank that keeps the most of
 /// sum_a |roots[a] V_a x|^2; `values` [members * head_dim, members * head_dim]: V_a C V_b^T. The
 /// mixture has unit moments under C.
-std::vector<Matrix> principal_mixture(const Matrix& values, const std::vector<Matrix>& roots);
+std::vector<Matrix> principal_mixture(const Matrix& values, const std::vector<Matrix>& roots,
+                                      int64_t rank);
 
-/// The value of rank head_dim that all members share at the least loss of what they put out: the
-/// top head_dim eigenvectors of sum_a B_a B_a^T, B_a = C^1/2 V_a^T O_a^T, with outputs fitted to it
-/// by least squares. Exact for members that span the same space.
-ValueMix principal_values(const HeadGrams& grams, const std::vector<int64_t>& group);
+/// The value of a rank (head_dim, or less) that all members share at the least loss of what they
+/// put out: the top eigenvectors of sum_a B_a B_a^T, B_a = C^1/2 V_a^T O_a^T, with outputs fitted
+/// to it by least squares. Exact for members that span the same space.
+ValueMix principal_values(const HeadGrams& grams, const std::vector<int64_t>& group, int64_t rank);
 
 /// The mean of the members' values, in bases in which each has unit moments, once they have been
 /// turned towards each other (generalised Procrustes analysis, Gower 1975); scaled to the mean
@@ -32,7 +33,7 @@ ValueMix aligned_values(const HeadGrams& grams, const std::vector<int64_t>& grou
 /// What principal_values() loses of the outputs' energy.
 Loss value_loss(const HeadGrams& grams, const std::vector<int64_t>& group);
 
-/// Writes value head g of `result` (made by regrouped()) and maps its outputs.
+/// Writes value head g of `result`, whose head_dim is the mix's rank, and its outputs.
 void apply(const ValueMix& mix, const Heads& source, const std::vector<int64_t>& group, int64_t g,
            Heads& result);
 

@@ -115,12 +115,15 @@ def same_logits(*args):
 # ---- trained models ----
 
 
-@pytest.mark.parametrize("name", ["tales-mha", "four", "one", "stories260K"])
+@pytest.mark.parametrize("name", ["tales-mha", "four", "one", "rank_12", "stories260K"])
 def test_trained(llama, tales, text, tmp_path, request, name):
     folder = tales
     if name in ("four", "one"):
         folder = tmp_path / name
         gqa("convert", tales, folder, "--kv-heads", {"four": 4, "one": 1}[name])
+    elif name == "rank_12":
+        folder = tmp_path / name
+        gqa("convert", tales, folder, "--kv-heads", 4, "--kv-rank", 12)
     elif name == "stories260K":
         folder = request.getfixturevalue("shared") / "models/stories260K"
     file = export(folder, tmp_path / "model.gguf", "--dtype", "f32")

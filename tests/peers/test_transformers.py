@@ -135,6 +135,56 @@ def test_random_models_convert_and_expand(name, excerpt, tmp_path):
     assert abs(ours["nll"] - original["nll"]) < 1e-5
 
 
+# Heads of fewer dimensions, whose planes turn as some of the original's do.
+KV_RANKS = {
+    "to_12": ["--kv-rank", 12],
+    "to_8_of_4": ["--kv-rank", 8, "--kv-heads", 4],
+    "unequal": ["--kv-rank", 6, "--kv-heads", 3, "--unequal"],
+    "bf16": ["--kv-rank", 8, "--dtype", "bf16"],
+}
+
+
+@pytest.mark.parametrize("options", KV_RANKS.values(), ids=KV_RANKS.keys())
+def test_kv_rank_loads(tales, excerpt, tmp_path, options):
+    out = tmp_path / "out"
+    gqa("convert", tales, out, *options)
+    assert json.loads((out / "config.json").read_text())["head_dim"] == options[1]
+    same_evaluation(out, excerpt, *F32_CACHE)
+
+
+def test_calibrated_kv_rank_loads(tales, excerpt, tmp_path):
+    """With a file of key directions beside the weights."""
+    out = tmp_path / "out"
+    text = ["--calibrate", excerpt, "--calibrate-tokens", 256, "--sampled-tokens", 0, "--refine", 1]
+    gqa("convert", tales, out, "--kv-rank", 8, *text)
+    assert (out / "key_directions.safetensors").exists()
+    same_evaluation(out, excerpt, *F32_CACHE)
+    same_greedy(out, "Once upon a time", 64, *F32_CACHE)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "biases",
+        "wide_heads",
+        "eps_and_theta",
+        "rope_linear",
+        "rope_llama3",
+        "rope_llama3_old_config",
+        "rope_yarn_fields",
+        "rope_longrope",
+        "rope_longrope_short",
+        "f16",
+        "mistral",
+    ],
+)
+def test_kv_rank_of_random_models(name, excerpt, tmp_path):
+    model = random_models.make(name, tmp_path / "model", excerpt.read_text(encoding="utf-8"))
+    gqa("convert", model, tmp_path / "out", "--kv-rank", 8)
+    same_evaluation(tmp_path / "out", excerpt, *F32_CACHE)
+    same_greedy(tmp_path / "out", "Once upon", 64, *F32_CACHE)
+
+
 # ---- one model against another ----
 
 

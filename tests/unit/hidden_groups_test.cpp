@@ -7,6 +7,7 @@
 #include "gqa/convert.h"
 #include "gqa/eval.h"
 #include "regroup/heads.h"
+#include "support/change_heads.h"
 #include "support/hidden_groups.h"
 #include "support/model_logits.h"
 #include "support/temp_dir.h"
@@ -21,58 +22,19 @@ using test::logits;
 using test::TempDir;
 using test::TinyLlama;
 
-/// Rows of a matrix as the floats of a tensor, without the bias behind them.
-std::vector<float> floats(const Matrix& matrix, int64_t begin, int64_t n) {
-  std::vector<float> values;
-  for (int64_t r = 0; r < matrix.rows(); ++r) {
-    for (int64_t c = begin; c < begin + n; ++c) values.push_back(static_cast<float>(matrix(r, c)));
-  }
-  return values;
-}
-
 enum class Places { kept, shuffled };
 
 /// The folder again, every head of every layer in another basis and maybe another place: the same
 /// model.
 void hide(const fs::path& from, const fs::path& to, uint64_t seed, Places places) {
-  fs::create_directory(to);
-  for (const char* name : {"config.json", "tokenizer.json"}) {
-    if (fs::exists(from / name)) fs::copy_file(from / name, to / name);
-  }
-  const ModelConfig config = load_config(from);
-  const Checkpoint checkpoint = Checkpoint::open(from);
   std::mt19937_64 random(seed);
-  std::map<const Tensor*, std::vector<float>> changed;
-  for (int64_t l = 0; l < config.n_layers; ++l) {
-    const AttentionTensors t = attention_tensors(checkpoint, l);
-    Heads heads = load_heads(config, l, t);
+  test::change_heads(from, to, [&](Heads heads) {
     for (int64_t g = 0; g < heads.kv_heads(); ++g) test::change_basis(heads, g, random);
     std::vector<int64_t> order(static_cast<size_t>(heads.kv_heads()));
     std::iota(order.begin(), order.end(), 0);
     if (places == Places::shuffled) std::shuffle(order.begin(), order.end(), random);
-    heads = test::reordered(heads, order);
-    changed[t.q] = floats(heads.q, 0, config.width);
-    changed[t.k] = floats(heads.k, 0, config.width);
-    changed[t.v] = floats(heads.v, 0, config.width);
-    changed[t.o] = floats(heads.o, 0, heads.o.cols());
-    if (!config.attention_bias) continue;
-    changed[t.q_bias] = floats(heads.q, config.width, 1);
-    changed[t.k_bias] = floats(heads.k, config.width, 1);
-    changed[t.v_bias] = floats(heads.v, config.width, 1);
-  }
-  std::vector<test::RawTensor> tensors;
-  for (const Tensor* tensor : checkpoint.tensors()) {
-    std::vector<float> values;
-    if (const auto found = changed.find(tensor); found != changed.end()) {
-      values = found->second;
-    } else {
-      for (int64_t i = 0; i < tensor->elements; ++i) {
-        values.push_back(load_element(tensor->data, *tensor->dtype, i));
-      }
-    }
-    tensors.push_back(test::raw_tensor(tensor->name, tensor->shape, values, DType::f32));
-  }
-  test::write_safetensors(to / "model.safetensors", tensors);
+    return test::reordered(heads, order);
+  });
 }
 
 /// Ways to find and merge them.

@@ -276,6 +276,48 @@ TEST(Rope, LongropeScalesCosinesAndSines) {
   EXPECT_FLOAT_EQ(s[1], 0.5f * std::sin(1.5f));
 }
 
+/// With the bits of the planes' own frequencies, whatever these come from.
+TEST(Rope, OfSomePlanes) {
+  using Scaling = RopeConfig::Scaling;
+  constexpr int64_t head_dim = 128;
+  const std::vector<int64_t> planes{0, 3, 4, 17, 40, 61, 63};
+  for (const Scaling scaling :
+       {Scaling::none, Scaling::linear, Scaling::llama3, Scaling::yarn, Scaling::longrope}) {
+    RopeConfig config{.theta = 500000.0,
+                      .scaling = scaling,
+                      .factor = 8.0,
+                      .low_freq_factor = 1.0,
+                      .high_freq_factor = 4.0,
+                      .original_positions = 8192};
+    if (scaling == Scaling::longrope) config.attention_factor = 1.25;
+    for (int i = 0; i < 64; ++i) {
+      config.short_factors.push_back(1.0 + 0.3 * i);
+      config.long_factors.push_back(2.0 + 0.7 * i);
+    }
+    const RopeConfig some = rope_of_planes(config, head_dim, planes, 131072);
+    EXPECT_EQ(some.scaling, Scaling::longrope);
+    EXPECT_EQ(some.original_positions, scaling == Scaling::longrope ? 8192 : 131072);
+    const Rope all(config, head_dim);
+    const Rope rope(some, 14);
+    EXPECT_EQ(rope.attention_factor(), all.attention_factor());
+    ASSERT_EQ(rope.frequencies().size(), planes.size());
+    for (size_t i = 0; i < planes.size(); ++i) {
+      EXPECT_EQ(rope.frequencies()[i], all.frequencies()[static_cast<size_t>(planes[i])]) << i;
+    }
+    if (scaling != Scaling::longrope) {
+      EXPECT_EQ(some.long_factors, some.short_factors);
+      continue;
+    }
+    config.short_factors = config.long_factors;
+    RopeConfig longer = some;
+    longer.short_factors = some.long_factors;
+    for (size_t i = 0; i < planes.size(); ++i) {
+      EXPECT_EQ(Rope(longer, 14).frequencies()[i],
+                Rope(config, head_dim).frequencies()[static_cast<size_t>(planes[i])]);
+    }
+  }
+}
+
 TEST(Rope, ScalingKeepsFastPlanesAndSlowsSlowOnes) {
   RopeConfig config{.theta = 500000.0,
                     .factor = 8.0,
