@@ -28,8 +28,9 @@ LowRankVariant::LowRankVariant(const LowRank& spec, const KvShape& shape, KeyDir
       head_dim_(shape.head_dim),
       keys_(spec.keys.value_or(std::numeric_limits<int64_t>::max())),
       stored_(std::move(directions)) {
-  require(rank_ <= head_dim_, "attention: {} has rank {}, expected at most the head size {}",
-          attention_text(spec), rank_, head_dim_);
+  require(rank_ <= head_dim_,
+          "attention: {}: expected a rank of at most {}, the head size; nearest: {}",
+          attention_text(spec), head_dim_, attention_text(LowRank{head_dim_, spec.keys}));
   require(stored_.layers.empty() || std::ssize(stored_.layers) == shape.n_layers(),
           "attention: key directions of {} layers, expected {}", stored_.layers.size(),
           shape.n_layers());
