@@ -232,6 +232,9 @@ void ClusteredVariant::count(const Call& call, const State& state, int64_t t, in
 void ClusteredVariant::attend(const Call& call, Tally& tally) {
   work_.resize(static_cast<size_t>(call.pool().n_threads()));
   State& state = states_.of(call);
+  // Tokens that are asked for again must not be led by those behind them.
+  if (call.position(0) < state.next) state = {};
+  state.next = call.len();
   if (bounds_) tally.select([&] { bounds_view_ = bounds_->update(call); });
   std::vector<Member> members;
   for (int64_t t = 0; t < call.q_len();) {

@@ -45,6 +45,7 @@ class ClusteredVariant final : public Variant {
   };
   struct State {
     int64_t segment = -1;
+    int64_t next = 0;  ///< position: no token from here on has been seen
     std::vector<HeadGroups> heads;
   };
   struct Member {
