@@ -7,6 +7,7 @@
 #include "approx/low_rank.h"
 #include "approx/pages.h"
 #include "approx/variant.h"
+#include "attention/check.h"
 #include "attention/visible.h"
 #include "core/fail.h"
 
@@ -45,16 +46,19 @@ std::unique_ptr<Variant> make_variant(const AttentionSpec& spec, const KvShape& 
 
 struct Approximation::Impl {
   AttentionSpec spec;
+  KvShape shape;
   std::unique_ptr<Variant> variant;  ///< null: the spec is a mask
   Tally tally = {};
 
+  void check(const KvCache& cache, int64_t layer, std::span<const Item> batch,
+             const Options& options) const;
   void attend_masked(Context& context, const KvCache& cache, int64_t layer,
                      std::span<const Item> batch, const Options& options);
 };
 
 Approximation::Approximation(const AttentionSpec& spec, const KvShape& shape,
                              KeyDirections directions)
-    : impl_(new Impl{spec, make_variant(spec, shape, std::move(directions))}) {}
+    : impl_(new Impl{spec, shape, make_variant(spec, shape, std::move(directions))}) {}
 Approximation::~Approximation() = default;
 Approximation::Approximation(Approximation&&) noexcept = default;
 Approximation& Approximation::operator=(Approximation&&) noexcept = default;
@@ -109,21 +113,40 @@ void Approximation::Impl::attend_masked(Context& context, const KvCache& cache, 
   }
 }
 
+/// All that attend() would find, before anything is read or kept: variants look at queries first.
+void Approximation::Impl::check(const KvCache& cache, int64_t layer, std::span<const Item> batch,
+                                const Options& options) const {
+  require(options.window == 0,
+          "attention: {} does not go with the model's own window of {} tokens: expected exact, "
+          "block:B or window:W",
+          attention_text(spec), options.window);
+  const KvShape& got = cache.shape();
+  require(got.kv_heads == shape.kv_heads && got.head_dim == shape.head_dim &&
+              got.v_head_dim == shape.v_head_dim,
+          "attention: {} was made for caches of KV heads [{}] and head sizes {} and {}, got [{}], "
+          "{} and {}",
+          attention_text(spec), fmt::join(shape.kv_heads, ", "), shape.head_dim, shape.v_head_dim,
+          fmt::join(got.kv_heads, ", "), got.head_dim, got.v_head_dim);
+  const AttendOptions as_exact{.scale = options.scale, .group_offsets = options.group_offsets};
+  for (size_t i = 0; i < batch.size(); ++i) {
+    const Item& item = batch[i];
+    const PackedKv kv = cache.view(item.sequence, layer);
+    check_item(i, {.q = item.q, .kv = kv, .out = item.out}, as_exact);
+    require(item.q.shape[0] <= kv.len(),
+            "attention: {} query tokens, but the sequence has {}: their keys come first",
+            item.q.shape[0], kv.len());
+  }
+}
+
 void Approximation::attend(Context& context, const KvCache& cache, int64_t layer,
                            std::span<const Item> batch, const Options& options) {
   if (!impl_->variant) {
     impl_->attend_masked(context, cache, layer, batch, options);
     return;
   }
-  require(options.window == 0,
-          "attention: {} does not go with the model's own window of {} tokens: expected exact, "
-          "block:B or window:W",
-          attention_text(impl_->spec), options.window);
+  impl_->check(cache, layer, batch, options);
   for (const Item& item : batch) {
     const Call call{context, cache, layer, item, options};
-    require(call.q_len() <= call.len(),
-            "attention: {} query tokens, but the sequence has {}: their keys come first",
-            call.q_len(), call.len());
     impl_->variant->attend(call, impl_->tally);
   }
 }
