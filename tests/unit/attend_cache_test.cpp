@@ -20,38 +20,6 @@ using test::Problem;
 using test::Random;
 using test::Sizes;
 
-/// Products of a quantised cache's integers with queries and weights that were rounded to 16 bits
-/// (kernels/split_row.h): an element is off by half a step, a 2 * 32639th of the row's largest, and
-/// by the rounding of the quotient. The largest weight of a row is 1 while its block is added, and
-/// at the end the sum is at least that; an integer times its scale is at most the largest value.
-///
-/// Where bf16 is taken as stored, queries and weights are rounded to it, if they are not bf16, each
-/// by at most 2^-8 of itself; and of all weights v_most times that share is what the sum has.
-test::Rounded rounding_of(KvDType t, const Problem& p, const Sizes& s, const AttendOptions& o) {
-  const double step = 0.51 / 32639;
-  const double scale = o.scale.value_or(1 / std::sqrt(static_cast<float>(s.head_dim)));
-  double q_most = 0, k_most = 0, v_most = 0;
-  p.q.for_each([&](float x) { q_most = std::max<double>(q_most, std::abs(x)); });
-  p.v.for_each([&](float x) { v_most = std::max<double>(v_most, std::abs(x)); });
-  for (int64_t key = 0; key < s.kv_len; ++key) {
-    for (int64_t h = 0; h < s.kv_heads; ++h) {
-      double sum = 0;
-      for (int64_t d = 0; d < s.head_dim; ++d) sum += std::abs(p.k.get({0, key, h, d}));
-      k_most = std::max(k_most, sum);
-    }
-  }
-  const double score = std::abs(scale) * q_most * k_most;
-  if (is_quantised(t)) return {step * score, step * static_cast<double>(s.kv_len) * v_most};
-  return {p.q.dtype == DType::bf16 ? 0.0 : 0x1p-8 * score, 1.01 * 0x1p-8 * v_most};
-}
-
-/// Puts what the cache holds in place of p's keys and values, and makes p read that.
-void read_back(const KvCache& cache, Problem& p, int64_t kv_len) {
-  cache.read(0, 0, 0, kv_len, reinterpret_cast<float*>(p.k.memory.data()),
-             reinterpret_cast<float*>(p.v.memory.data()));
-  p.item.kv = StridedKv{p.k.view(), p.v.view(), {}, 0, kv_len};
-}
-
 TEST_P(Isa, ACacheCountsAsTheNumbersThatItReads) {
   Random random(21);
   Context context({.threads = 2, .isa = GetParam()});
@@ -71,11 +39,11 @@ TEST_P(Isa, ACacheCountsAsTheNumbersThatItReads) {
       p.item.kv = cache.view(0, 0);
       p.out.fill([] { return 99.0f; });
       attend(context, std::span(&p.item, 1), o.options);
-      read_back(cache, p, s.kv_len);
+      test::read_back(cache, p, s.kv_len);
       const auto expected =
           reference::attend(p.item, o.options, test::sees(o.options.mask, p.item.prefix));
       const bool stored = context.impl().kernels->takes_stored(t);
-      const auto rounded = stored ? rounding_of(t, p, s, o.options) : test::Rounded{};
+      const auto rounded = stored ? test::rounding_of(t, p, s, o.options) : test::Rounded{};
       ASSERT_TRUE(test::agrees(p, s, o.options, expected, rounded))
           << kv_dtype_name(t) << ", " << test::describe(s, o, p.item);
     }
@@ -101,7 +69,7 @@ struct Typical {
     const KvCache cache = cache_of(context, p, t);
     p.item.kv = cache.view(0, 0);
     attend(context, std::span(&p.item, 1));
-    read_back(cache, p, s.kv_len);
+    test::read_back(cache, p, s.kv_len);
   }
 
   /// The square of the outputs' error as a share of that of the outputs.
