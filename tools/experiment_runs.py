@@ -1,11 +1,10 @@
-"""Runs cells of `./dev experiments`, and keeps what they found in a file of JSON lines."""
+"""Runs programs for `./dev experiments`, and keeps what was found in a file of JSON lines."""
 
 import hashlib
 import json
 import os
 import pathlib
-import shutil
-import statistics
+import re
 import subprocess
 import tempfile
 import time
@@ -35,7 +34,8 @@ def run_child(command):
         if child.returncode != 0:
             lines = errors.read().decode("utf-8", "replace").strip().splitlines()
             said = lines[-1].removeprefix("gqa: error: ") if lines else "no message"
-            raise Failed(f"{said.removesuffix(' (see gqa convert --help)')} (exit {child.returncode})")
+            said = re.sub(r" \(see gqa [a-z ]+ --help\)$", "", said)
+            raise Failed(f"{said} (exit {child.returncode})")
         return out.read(), seconds, usage.ru_maxrss * 1024
 
 
@@ -53,17 +53,6 @@ class Setting:
         if model.path not in self.model_hashes:
             self.model_hashes[model.path] = weights_sha256(model)
         return self.model_hashes[model.path]
-
-    def identity(self, cell):
-        """All that a cell's figures depend on, but how this version of the program was built."""
-        options = []
-        if cell.method:
-            files = {str(path): f"sha256:{self.text_hashes[name]}" for name, path in self.texts.items()}
-            options = [files.get(word, word) for word in cell.options(self.texts) or ["--calibrate", "?"]]
-        return {"model": cell.model.name, "weights": self.weights(cell.model),
-                "text": self.text_hashes["held-out"], "kv_heads": cell.kv_heads,
-                "method": cell.method.key if cell.method else "original", "options": options,
-                "version": self.doctor["version"]}
 
     def about(self):
         return {"program": self.program, "machine": self.doctor["cpu"], "threads": self.doctor["threads"],
@@ -96,51 +85,6 @@ class Results:
     def good(self, key):
         record = self.records.get(key)
         return record if record and "error" not in record else None
-
-
-def convert(setting, cell, out, *more):
-    options = cell.options(setting.texts)
-    if options is None:
-        raise Failed(f"no text {cell.method.text} (see --data)")
-    return run_child([setting.gqa, "convert", cell.model.path, out, *options, "--json", "--quiet", *more])
-
-
-def measure(setting, cell, folder):
-    """The record of a cell: its figures, or "error"."""
-    identity = setting.identity(cell)
-    record = {"key": key_of(identity), **identity, "grouping": cell.grouping, "seed": cell.seed, **setting.about()}
-    out = pathlib.Path(folder) / "converted"
-    shutil.rmtree(out, ignore_errors=True)
-    start = time.monotonic()
-    try:
-        model = cell.model.path
-        against = []
-        if cell.method:
-            _, seconds, peak = convert(setting, cell, out)
-            record |= {"seconds": seconds, "peak_bytes": peak}
-            model, against = out, ["--against", cell.model.path]
-            grouped = json.loads((out / "gqa_recipe.json").read_text("utf-8"))["options"].get("grouping")
-            if grouped not in (None, cell.grouping):
-                raise Failed(f"grouped by {grouped}, expected {cell.grouping}")
-        shape = json.loads(run_child([setting.gqa, "inspect", model, "--json", "--quiet"])[0])
-        found = json.loads(run_child(
-            [setting.gqa, "eval", model, "--text", setting.texts["held-out"], *against, "--json", "--quiet"])[0])
-        record |= {"kv_bytes": shape["kv_bytes_per_token"], "ppl": found["ppl"], "nll": found["nll"],
-                   "kl": found.get("kl"), "top1": found.get("top1_agreement"), "tokens": found["tokens"],
-                   "context": found["context"]}
-    except Failed as failed:
-        record["error"] = str(failed)
-    return {**record, "all_seconds": time.monotonic() - start}
-
-
-def expected_seconds(cell, results):
-    """What a cell will take, by what the same method took, of the same model if possible."""
-    method = cell.method.key if cell.method else "original"
-    alike = [r for r in results.records.values() if r["method"] == method and "error" not in r]
-    same = [r for r in alike if r["model"] == cell.model.name] or alike
-    if same:
-        return statistics.median(r["all_seconds"] for r in same)
-    return 3 + (cell.method.expected if cell.method else 0)
 
 
 def duration(seconds):
