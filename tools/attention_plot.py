@@ -8,14 +8,15 @@ from attention_speed import LENGTHS, variants
 from experiment_svg import STYLE, document, mark
 
 WIDTH, HEIGHT = 800, 460
-LEFT, RIGHT, TOP, BOTTOM = 74, 600, 56, 396
+LEFT, RIGHT, TOP, BOTTOM = 88, 600, 56, 396
 LINE = 26  # of the legend
 SHAPES = dict(zip(FAMILIES, "abcdefghi"))
 MORE_STYLE = """
-.line.e { stroke-width: 2; } .dot { fill: var(--c); opacity: .4; }
+.line.e { stroke-width: 2; } .rule { paint-order: stroke; stroke: #ffffff; stroke-width: 4; } .dot { fill: var(--c); opacity: .4; }
 .f { --c: #cf222e; } .g { --c: #0d7d85; } .h { --c: #bf3989; } .i { --c: #7d6600; }
 @media (prefers-color-scheme: dark) {
-.f { --c: #ff7b72; } .g { --c: #39c5cf; } .h { --c: #f778ba; } .i { --c: #d4b106; } }
+.f { --c: #ff7b72; } .g { --c: #39c5cf; } .h { --c: #f778ba; } .i { --c: #d4b106; }
+.rule { stroke: #0d1117; } }
 """
 SCALE = 0.003  # of the nll axis: below it is linear, above logarithmic
 
@@ -71,11 +72,11 @@ def legend(families):
 
 
 def draw(title, axes, labels, rule, curves):
-    """rule: y and its label. curves: family, points (all of them), line (points that it joins)."""
+    """rule: y, its label, and how far to the right that stands. curves: family, points (all of them), line (points that it joins)."""
     x, y = axes
     body, marks = frame(x, y, *labels), []
     body += [f'<path class="whole" d="M{LEFT} {y(rule[0]):.1f}H{RIGHT}"/>',
-             f'<text class="soft" x="{RIGHT - 4}" y="{y(rule[0]) - 6:.1f}" text-anchor="end">{escape(rule[1])}</text>']
+             f'<text class="soft rule" x="{LEFT + rule[2]}" y="{y(rule[0]) - 6:.1f}">{escape(rule[1])}</text>']
     for family, points, line in curves:
         shape = SHAPES[family]
         path = "L".join(f"{x(a):.1f} {y(b):.1f}" for a, b in line)
@@ -102,13 +103,13 @@ def quality_plot(found, model, field, what):
     if not curves:
         return None
     every = [point for _, points, _ in curves for point in points]
-    ticks = [(sign * m * 10.0 ** e, f"{sign * m * 10.0 ** e:+.9g}") for e in range(1, -5, -1) for m in (1, 3)
+    ticks = [(sign * m * 10.0 ** e, f"{sign * m * 10.0 ** e:+.9g}") for e in range(1, -4, -1) for m in (1, 3)
              for sign in (1, -1)]
     x = Axis([1, *(a for a, _ in every)], (LEFT, RIGHT), float, share_ticks(False), 36)
     y = Axis([0, *(b for _, b in every)], (BOTTOM, TOP), lambda v: math.asinh(v / SCALE), ticks, 18)
     return draw(f"{model.name}: what leaving keys out costs", (x, y),
                 (f"share of exact attention's {what} that is read", "nll above exact attention's, nats per token"),
-                (0, f"exact: nll {exact['nll']:.3f}"), curves)
+                (0, f"exact: nll {exact['nll']:.3f}", 6), curves)
 
 
 def recall_plot(found, needles):
@@ -123,7 +124,7 @@ def recall_plot(found, needles):
     y = Axis([0, 1], (BOTTOM, TOP), float, [(v / 5, f"{v / 5:g}") for v in range(6)], 18)
     return draw(f"Recall of {needles} needle{'s' if needles > 1 else ''} per KV head among 16,384 keys", (x, y),
                 ("share of exact attention's bytes that is read, choosing included", "recall"),
-                (exact, f"exact: {exact:.2f}"), curves)
+                (exact, f"exact: {exact:.2f}", 6), curves)
 
 
 def speed_plot(found, part):
@@ -138,7 +139,7 @@ def speed_plot(found, part):
     x = Axis([a for a, _ in every], (LEFT, RIGHT), math.log, [(n, f"{n:,}") for n in LENGTHS[part]], 20)
     y = Axis([1, *(b for _, b in every)], (BOTTOM, TOP), math.log, steps, 18)
     return draw(f"{part.capitalize()}: how many times exact attention's speed", (x, y),
-                ("keys", "times exact attention's speed"), (1, "exact"), curves)
+                ("keys", "times exact attention's speed"), (1, "exact", 60), curves)
 
 
 def plots(found):

@@ -4,6 +4,8 @@ from attention_cells import DECODE_LENGTHS, FAMILIES, NEEDLES, PREFILL_LENGTHS, 
 from bench_tables import markdown
 
 UNKNOWN = "–"
+# Timings have directions of keys.
+COUNTERPART = {"lowrank": "lowrank, calibrated"}
 LENGTHS = {"decode": DECODE_LENGTHS, "prefill": PREFILL_LENGTHS}
 
 
@@ -37,6 +39,21 @@ def variants(found, part):
     return [variant for variant in every if variant.records]
 
 
+def signed(value):
+    """A difference of nll; a tenth of a percent of perplexity shows."""
+    if abs(value) < 0.00005:
+        return "0.0000"
+    return f"{value:+.4f}" if abs(value) < 0.01 else f"{value:+.3f}" if abs(value) < 1 else f"{value:+.2f}"
+
+
+def percent(share):
+    return f"{share:.1%}" if share < 0.1 else f"{share:.0%}"
+
+
+def milliseconds(value):
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def times(record):
     speedup = record["speedup"]
     text = f"{speedup:.2f}" if speedup < 10 else f"{speedup:.0f}"
@@ -52,7 +69,7 @@ def speed_table(found, part):
     for variant in variants(found, part):
         last = variant.longest
         cells = [f"{times(r)} (`{r['spec']}`)" if (r := variant.records.get(n)) else UNKNOWN for n in LENGTHS[part]]
-        rows.append([FAMILIES[variant.family], *cells, f"{last['kv_bytes_share']:.1%}", f"{last['select_share']:.0%}",
+        rows.append([FAMILIES[variant.family], *cells, percent(last["kv_bytes_share"]), f"{last['select_share']:.0%}",
                      error(last["output_error"])])
     return markdown(["", *(f"{n:,} keys" for n in LENGTHS[part]), "bytes read", "time spent choosing", "output error"], rows)
 
@@ -70,13 +87,13 @@ def thread_table(found):
 
 
 def exact_line(found, part):
-    """Exact attention's own time, the mean over variants' runs."""
+    """What exact attention took beside each of the variants."""
     texts = []
     for length in LENGTHS[part]:
         threads = max((r["threads"] for r in found.of(part)), default=0)
         known = [r["exact_ms_median"] for r in found.of(part, kv_len=length, threads=threads)]
         if known:
-            texts.append(f"{min(known):.3g} to {max(known):.3g} ms at {length:,}")
+            texts.append(f"{milliseconds(min(known))} to {milliseconds(max(known))} ms at {length:,}")
     return f"Exact attention took, beside the variants, {', '.join(texts)} keys."
 
 
@@ -85,10 +102,10 @@ def speed_part(found):
     if not timed:
         return []
     some = timed[-1]
-    machine = " and ".join(sorted({f"{r['machine'] or 'an unknown machine'}, {r['threads']} thread"
-                                   f"{'s' if r['threads'] > 1 else ''}" for r in timed}))
+    machine = joined(sorted({r["machine"] or "an unknown machine" for r in timed}))
+    threads = joined(sorted({str(r["threads"]) for r in timed})) + " threads"
     repeats = sorted({r["repeats"] for r in timed})
-    parts = [f"Times exact attention's speed: above 1 is faster. {machine}; {some['q_heads']} query heads, "
+    parts = [f"Times exact attention's speed: above 1 is faster. {machine}, {threads}; {some['q_heads']} query heads, "
              f"{some['kv_heads']} KV heads of size {some['head_dim']}, {some['kv_dtype']} cache; medians of {repeats[0]} to "
              f"{repeats[-1]} turns, each beside exact attention in the same run. The last three columns are those of the longest length."]
     if any(r["short_of_cores"] for r in timed):
@@ -103,16 +120,19 @@ def speed_part(found):
 
 
 def nearest_quality(found, model, family, record):
-    """What a timed variant costs on a model: at the same setting where that is no length, or else at the
-    setting that reads the most similar share of keys."""
+    """What a timed variant costs on a model: at the same setting, or else at the one that reads the most
+    similar shares of keys and bytes."""
     exact = found.exact(model)
-    curve = dict(found.curves(model)).get(family)
+    curve = dict(found.curves(model)).get(COUNTERPART.get(family, family))
     if not exact or not curve:
         return UNKNOWN
+
+    def difference(r):
+        return sum(abs(r[share] - record[share]) for share in ("keys_read_share", "kv_bytes_share"))
+
     same = [r for r in curve if r["spec"] == record["spec"]]
-    near = same[0] if same else min(curve, key=lambda r: abs(r["keys_read_share"] - record["keys_read_share"]))
-    share = near["keys_read_share"]
-    return f"{near['nll'] - exact['nll']:+.3f} (`{near['spec']}`, {share:.0%} of keys)"
+    near = same[0] if same else min(curve, key=difference)
+    return f"{signed(near['nll'] - exact['nll'])} (`{near['spec']}`, {percent(near['keys_read_share'])} of keys)"
 
 
 def recall_at(found, family, needles):
@@ -185,5 +205,6 @@ def pay_part(found):
     return ["For each variant, with the settings of the tables above, the shortest measured length from which on it is faster than "
             "exact attention, in brackets how much there; what it costs in nll on each model; and what it recalls of "
             f"{RECALL_LENGTH:,} keys. A setting that is a length or a number of keys means something else in a context of "
-            "512: then nll is that of the setting whose share of keys read comes closest, named in brackets.",
+            "512: then nll is that of the setting whose shares of keys and bytes read come closest, named in brackets. "
+            "`lowrank` has directions from calibration, as in the timings.",
             pay_table(found), *(sentence(found, part) for part in parts)]

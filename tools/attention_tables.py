@@ -2,10 +2,10 @@
 
 import attention_speed
 from attention_cells import FAMILIES, NEEDLES, RECALL_LENGTH
+from attention_speed import UNKNOWN, percent, signed
 from bench_tables import markdown
 from experiment_runs import key_of
 
-UNKNOWN = "–"
 BUDGETS = (0.75, 0.5, 0.35, 0.2)  # of the bytes of keys and values
 WELL = 0.9                        # of what exact attention recalls
 
@@ -43,15 +43,6 @@ class Found:
 def by_family(records):
     records = list(records)
     return [(family, mine) for family in FAMILIES if (mine := [r for r in records if r["family"] == family])]
-
-
-def signed(value):
-    """A difference of nll; a tenth of a percent of perplexity shows."""
-    return f"{value:+.4f}" if abs(value) < 0.01 else f"{value:+.3f}" if abs(value) < 1 else f"{value:+.2f}"
-
-
-def percent(share):
-    return f"{share:.1%}" if share < 0.1 else f"{share:.0%}"
 
 
 def quality_table(found, model):
