@@ -135,6 +135,6 @@ def plain(found):
     for cell, r in found.pairs:
         figures = {"quality": lambda: f"nll {r['nll']:.4f}", "recall": lambda: f"recall {r['recall']:.3f}"}.get(
             cell.part, lambda: f"{r['speedup']:.2f} times exact's speed, {r['ms_median']:.3f} ms, "
-                               f"{r['threads']} threads, output error {r['output_error']:.2g}")()
+                               f"threads: {r['threads']}, output error {r['output_error']:.2g}")()
         rows.append([cell.name(), figures, percent(r["keys_read_share"]), percent(r["kv_bytes_share"])])
     return markdown(["", "", "keys read", "bytes read"], rows) + f"\n\nMeasured on {machines(found)}."
