@@ -21,6 +21,7 @@ stopped goes on; progress goes to standard error. Needs the Python standard libr
 import argparse
 import pathlib
 import re
+import signal
 import sys
 import tempfile
 import time
@@ -140,6 +141,7 @@ def main():
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         sys.exit(main())
     except KeyboardInterrupt:
