@@ -37,7 +37,7 @@ struct KvLayer {
   int64_t v_head_dim = 0;
   KvDType dtype = KvDType::f32;
   PagePool* pool = nullptr;
-  int64_t len = 0;             ///< tokens, released ones counted
+  int64_t len = 0;  ///< tokens, released ones counted
   /// Changes whenever the sequence does anything but grow: of any two layers, in whatever cache and
   /// at whatever time, that have the same, one holds the first tokens of the other.
   uint64_t generation = 0;
