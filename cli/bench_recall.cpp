@@ -8,7 +8,7 @@
 #include <string>
 
 #include "cli/args.h"
-#include "cli/bench_report.h"
+#include "cli/attention_report.h"
 #include "cli/format.h"
 #include "cli/progress_bar.h"
 #include "cli/terminal.h"

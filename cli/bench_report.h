@@ -5,16 +5,10 @@
 #include <string_view>
 
 #include "cli/args.h"
-#include "cli/format.h"
 #include "cli/machine.h"
-#include "cli/terminal.h"
 #include "gqa/bench.h"
 
 namespace gqa::cli {
-
-/// What an approximation reads: keys_read_share, kv_bytes_share, and chosen where there is.
-Json shares_json(const ApproxShares& shares);
-void add_shares(Fields& fields, const ApproxShares& shares);
 
 /// Prints text or JSON, and notes what makes the figures doubtful: threads that did not have a core
 /// each, caches that fit the last level (rotate_bytes: what they should have exceeded).

@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "cli/args.h"
+#include "cli/attention_report.h"
 #include "cli/format.h"
 #include "cli/input.h"
 #include "cli/progress_bar.h"
@@ -48,30 +49,17 @@ EvalResult measure(const EvalArgs& args, Context& context, const Progress& progr
                   against ? &*against : nullptr, progress);
 }
 
-double keys_share(const ApproxStats& stats) { return stats.keys_read / stats.keys_visible; }
-double bytes_share(const ApproxStats& stats) { return stats.bytes_read / stats.bytes_visible; }
-
 Json attention_json(const AttentionSpec& spec, const ApproxStats& stats) {
   Json object{{"attention", attention_text(spec)},
-              {"keys_read_share", keys_share(stats)},
-              {"kv_bytes_share", bytes_share(stats)},
               {"select_seconds", stats.select_seconds},
               {"attend_seconds", stats.attend_seconds}};
-  if (stats.chosen) {
-    object["chosen"] = {
-        {"mean", stats.chosen->mean}, {"min", stats.chosen->min}, {"max", stats.chosen->max}};
-  }
+  object.update(shares_json(shares_of(stats)));
   return object;
 }
 
 void add_attention_fields(Fields& fields, const AttentionSpec& spec, const ApproxStats& stats) {
   fields.add("attention", attention_text(spec));
-  fields.add("keys read", fmt::format("{:.2f} %", keys_share(stats) * 100));
-  fields.add("KV bytes read", fmt::format("{:.2f} %", bytes_share(stats) * 100));
-  if (stats.chosen) {
-    fields.add("chosen", fmt::format("{:.1f} ({} to {})", stats.chosen->mean, stats.chosen->min,
-                                     stats.chosen->max));
-  }
+  add_shares(fields, shares_of(stats));
   fields.add("selection", human_seconds(stats.select_seconds));
   fields.add("attention time", human_seconds(stats.attend_seconds));
 }

@@ -42,6 +42,15 @@ struct ApproxStats {
   std::optional<Chosen> chosen = {};
 };
 
+/// What was read, as shares of what exact attention reads, and where time went. 0 of nothing is 0.
+struct ApproxShares {
+  double keys_read = 0;  ///< of the keys that the model's own mask allows
+  double kv_bytes = 0;   ///< of their bytes; what choosing reads counts
+  double select = 0;     ///< of the time, grouping, choosing and summing up; 0 for masks
+  std::optional<ApproxStats::Chosen> chosen = {};
+};
+ApproxShares shares_of(const ApproxStats& stats);
+
 /// One way of attention over sequences of KvCaches. What a query token gets depends on its own
 /// past alone, whatever follows it and however a prompt is cut into calls; results are
 /// bit-identical for any thread count. With a full budget every variant is exact attention, up to

@@ -56,14 +56,6 @@ struct AttentionBench {
   AttentionSpec attention = ExactAttention{};
 };
 
-/// What an approximation reads of what exact attention reads, and where its time goes.
-struct ApproxShares {
-  double keys_read = 0;  ///< of the keys that the model's own mask allows
-  double kv_bytes = 0;   ///< of their bytes; what choosing reads counts
-  double select = 0;     ///< of the time, grouping, choosing and summing up; 0 for masks
-  std::optional<ApproxStats::Chosen> chosen = {};
-};
-
 /// An approximation beside exact attention to the same keys.
 struct ApproxBenchResult {
   BenchTimes exact_ms;  ///< of attend(), in turns with the approximation, counted as its times are
@@ -101,7 +93,7 @@ struct AttentionBenchResult {
 /// Where attention is not exact, it is timed beside exact attention to caches of the same rotation.
 /// One query token: as in decoding. Summaries of what is cached are there; before each call its
 /// token is appended, untimed; and a time is the mean over the calls of a turn, each sequence at
-/// other positions: 64 consecutive ones (a page), 1024 (a segment) where queries are grouped, B in
+/// other positions: 64 consecutive ones (a page), 128 (a segment) where queries are grouped, B in
 /// blocks of B > 64 that are summed up, all up to kv_len. So each summary, and each new group,
 /// counts once. Several query tokens: their keys are appended anew before each call, so that all
 /// that is known of them counts in it. Masks (block, window) keep nothing: a call is a time, at

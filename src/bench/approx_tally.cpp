@@ -5,11 +5,6 @@
 #include "bench/counting.h"
 
 namespace gqa::bench {
-namespace {
-
-double share(double part, double whole) { return whole > 0 ? part / whole : 0; }
-
-}  // namespace
 
 void ApproxTally::add(const ApproxStats& stats) {
   total_.tokens += stats.tokens;
@@ -27,13 +22,6 @@ void ApproxTally::add(const ApproxStats& stats) {
   chosen.min = std::min(chosen.min, stats.chosen->min);
   chosen.max = std::max(chosen.max, stats.chosen->max);
   total_.chosen = chosen;
-}
-
-ApproxShares ApproxTally::shares() const {
-  return {.keys_read = share(total_.keys_read, total_.keys_visible),
-          .kv_bytes = share(total_.bytes_read, total_.bytes_visible),
-          .select = share(total_.select_seconds, total_.select_seconds + total_.attend_seconds),
-          .chosen = total_.chosen};
 }
 
 ApproxStats mask_stats(const Mask& mask, const Mask& model, int64_t q_len, int64_t kv_len,

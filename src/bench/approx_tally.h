@@ -5,7 +5,6 @@
 #include <optional>
 
 #include "gqa/approx.h"
-#include "gqa/bench.h"
 #include "gqa/mask.h"
 
 namespace gqa::bench {
@@ -14,7 +13,7 @@ class ApproxTally {
  public:
   void add(const ApproxStats& stats);
   const ApproxStats& total() const { return total_; }
-  ApproxShares shares() const;
+  ApproxShares shares() const { return shares_of(total_); }
 
  private:
   ApproxStats total_;
