@@ -76,6 +76,13 @@ std::vector<int64_t> full_lens(const TurnPlan& plan) {
   return lens;
 }
 
+/// Keys that every sequence of the rotation has, whose reading is the ceiling; for masks, which
+/// leave nothing behind, all that a call sees.
+std::vector<KeyRange> common_keys(const AttentionBench& b, const Mask& mask, const TurnPlan& plan) {
+  const std::vector<int64_t> lens = full_lens(plan);
+  return seen_keys(mask, b.q_len, *std::min_element(lens.begin(), lens.end()));
+}
+
 /// The approximation and exact attention on caches that take turns.
 class Bench {
  public:
@@ -91,7 +98,7 @@ class Bench {
         q_(query_rows(plan_), b.q_heads, b.head_dim, q_dtype(b)),
         out_(out_rows(plan_), b.q_heads, b.v_head_dim, q_dtype(b)),
         exact_out_(b.q_len, b.q_heads, b.v_head_dim, q_dtype(b)),
-        seen_(seen_keys(mask_.value_or(model_mask()), b.q_len, b.kv_len)),
+        seen_(common_keys(b, mask_.value_or(model_mask()), plan_)),
         ceilings_(context.impl().pool) {
     fill_queries();
   }

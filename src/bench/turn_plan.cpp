@@ -2,13 +2,12 @@
 
 #include <algorithm>
 
+#include "approx/clustered.h"
 #include "gqa/approx.h"
 #include "gqa/kv_cache.h"
 
 namespace gqa::bench {
 namespace {
-
-constexpr int64_t segment_tokens = 1024;
 
 bool groups_queries(const AttentionSpec& spec) {
   return std::holds_alternative<Clustered>(spec) || std::holds_alternative<DynamicGroups>(spec);
@@ -16,7 +15,7 @@ bool groups_queries(const AttentionSpec& spec) {
 
 /// Consecutive tokens after which everything has come round.
 int64_t period(const AttentionSpec& spec) {
-  if (groups_queries(spec)) return segment_tokens;
+  if (groups_queries(spec)) return ClusteredVariant::segment;
   if (const auto* summed = std::get_if<GlobalLocal>(&spec)) {
     return std::max(KvCache::page_size, summed->block);
   }
@@ -31,7 +30,7 @@ TurnPlan plan_turns(const AttentionBench& b) {
   plan.q_len = b.q_len;
   if (Approximation::as_mask(b.attention, {.window = b.window})) return plan;
   plan.grows = true;
-  if (groups_queries(b.attention)) plan.segment = segment_tokens;
+  if (groups_queries(b.attention)) plan.segment = ClusteredVariant::segment;
   if (b.q_len == 1) {
     plan.calls = std::min(period(b.attention), std::max<int64_t>(1, b.kv_len - 1));
   }

@@ -8,7 +8,7 @@ GRAMMAR = (
     "exact | block:B | window:W | clustered:C[,PAGES] | global-local:W,B | topk:P | topp:MASS | "
     "lowrank:R[,KEYS] | dynamic:LOSS"
 )
-# Specs that leave something out of a window of 512 tokens, and whether they choose something.
+# Specs that leave something out of a window of 512 tokens (but for one), and whether they choose.
 SPECS = {
     "block:64": False,
     "window:64": False,
@@ -39,6 +39,10 @@ class AttentionTest(VerbCase):
                 found = self.eval("--attention", spec)
                 self.assertEqual(found["attention"], spec)
                 self.assertEqual(found["tokens"], exact["tokens"])
+                whole = spec == "lowrank:4"  # all keys, exactly
+                self.assertEqual(found["nll"] == exact["nll"], whole)
+                self.assertEqual(found["keys_read_share"] == 1, whole)
+                self.assertTrue(0 < found["keys_read_share"] <= 1)
                 for figure in FIGURES:
                     self.assertGreaterEqual(found[figure], 0)
                 self.assertEqual("chosen" in found, chooses)

@@ -86,6 +86,28 @@ class BenchTest(VerbCase):
                       r"33.33 %", "output error"]:
             self.assertIn(words, text)
 
+    def test_attention_that_chooses(self):
+        small = [*SMALL[:6], "--kv-len", "300", *SMALL[8:], "--kv-dtype", "f32"]
+        # Specs, full budgets of the same kind, and what is chosen at least and at most.
+        specs = {"topk:3": ("topk:5", 3, 3), "topp:0.5": ("topp:1", 3, 5),
+                 "lowrank:4,50": ("lowrank:4", 50, 50), "clustered:8": ("clustered:128", 8, 8),
+                 "clustered:8,1": ("clustered:1,5", 8, 8), "dynamic:1": ("dynamic:0", 1, 128),
+                 "global-local:100,32": ("global-local:300,32", 4, 6)}
+        for spec, (full, low, high) in specs.items():
+            exact = self.json("bench", "decode", *small, "--attention", full)
+            self.assertLess(exact["output_error"], 1e-3)
+            for kind in ["decode", "prefill"] if spec in ("topk:3", "clustered:8") else ["decode"]:
+                with self.subTest(spec=spec, kind=kind):
+                    found = self.json("bench", kind, *small, "--attention", spec)
+                    self.check_figures(found)
+                    self.assertTrue(2e-3 < found["output_error"] < 1)
+                    self.assertTrue(0 < found["keys_read_share"] < 1)
+                    self.assertTrue(0 < found["select_share"] < 1)
+                    chosen = found["chosen"]
+                    self.assertTrue(chosen["min"] <= chosen["mean"] <= chosen["max"] <= high)
+                    if kind == "decode":
+                        self.assertGreaterEqual(chosen["min"], low)
+
     def test_recall(self):
         small = ["--q-heads", "8", "--kv-heads", "4", "--head-dim", "64", "--kv-len", "1024",
                  "--queries", "8", "--trials", "2", "--needles", "16"]
@@ -103,6 +125,13 @@ class BenchTest(VerbCase):
             self.assertEqual(found["exact_recall"], exact["recall"])
             self.assertAlmostEqual(found["keys_read_share"], share, 9)
             self.assertLess(found["recall"], share + 0.25)
+        for full in "topk:16", "topp:1", "lowrank:4", "clustered:128", "dynamic:0":
+            found = self.json("bench", "recall", *small, "--attention", full)
+            self.assertEqual(found["recall"], exact["recall"], full)
+        found = self.json("bench", "recall", *small, "--attention", "lowrank:64,64")
+        self.assertEqual(found["chosen"], {"mean": 64, "min": 64, "max": 64})
+        self.assertGreater(found["recall"], 0.9)
+        self.assertLess(found["keys_read_share"], 0.1)
         other = self.json("bench", "recall", *small, "--seed", "1", "--kv-dtype", "int8")
         self.assertNotEqual(other["needle_mass"], exact["needle_mass"])
         text = self.ok("bench", "recall", *small)

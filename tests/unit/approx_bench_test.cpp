@@ -61,8 +61,8 @@ TEST(TurnPlan, ATurnTakesEveryPositionOnce) {
   check(small(TopMass{0.5}), 65, 64);
   check(small(TopPages{3}), 10, 9);
   check(small(TopPages{3}), 1, 1);
-  check(small(Clustered{8, 0}), 5000, 1024);
-  check(small(DynamicGroups{0.1}), 700, 699);
+  check(small(Clustered{8, 0}), 5000, 128);
+  check(small(DynamicGroups{0.1}), 70, 69);
   check(small(GlobalLocal{256, 256}), 1000, 256);
   check(small(GlobalLocal{256, 32}), 1000, 64);
   check(small(LowRank{8, 64}), 1000, 64);
@@ -88,10 +88,10 @@ TEST(TurnPlan, WhatIsKnownBeforeACall) {
   b.kv_len = 3000;
   TurnPlan decode = bench::plan_turns(b);
   decode.sequences = 2;
-  EXPECT_EQ(decode.begin(0), 3000 - 1024);
-  EXPECT_EQ(decode.known_queries(0), 1976 - 1024) << "since its segment began";
-  EXPECT_EQ(decode.begin(1), 3000 - 512);
-  EXPECT_EQ(decode.known_queries(1), 2488 - 2048);
+  EXPECT_EQ(decode.begin(0), 3000 - 128);
+  EXPECT_EQ(decode.known_queries(0), 2872 - 22 * 128) << "since its segment began";
+  EXPECT_EQ(decode.begin(1), 3000 - 64);
+  EXPECT_EQ(decode.known_queries(1), 2936 - 22 * 128);
   b.attention = TopPages{3};
   decode = bench::plan_turns(b);
   decode.sequences = 2;
@@ -183,6 +183,77 @@ TEST(ApproxBench, CountsWhatAMaskLeaves) {
   AttentionBench windowed = small(SlidingWindow{30});
   windowed.window = 20;
   check(windowed, 20, 20, 20);
+}
+
+/// Three segments of queries, five pages of keys.
+AttentionBenchResult run(const AttentionSpec& attention, int64_t q_len) {
+  Context context({.threads = 2});
+  AttentionBench b = small(attention, q_len);
+  b.kv_len = 300;
+  b.kv_dtype = KvDType::f32;
+  return bench_attention(context, b, {.repeats = 1, .rotate_bytes = 1});
+}
+
+/// In units of u = 2^-24: scores are chains of 16 multiply-adds, of at most 32 in all magnitudes,
+/// sums over keys have 300 terms, and numerators and denominators carry both (attention_bound.h has
+/// the terms); so do exact attention's. Weighted values are at most 4 times what is left of them.
+constexpr double same = 4 * 2 * 2 * (40 * 32 + 2 * 303) * 0x1p-24;
+
+TEST(ApproxBench, FullBudgetsAreExact) {
+  for (const char* text :
+       {"topk:5", "topp:1", "lowrank:3", "lowrank:16,300", "clustered:128", "clustered:1,5",
+        "dynamic:0", "global-local:300,64", "global-local:1,1"}) {
+    for (const int64_t q_len : {1, 290}) {
+      const AttentionBenchResult result = run(parse_attention(text), q_len);
+      EXPECT_LT(result.approximation->output_error, same) << text << ", " << q_len;
+      EXPECT_GT(result.approximation->shares.kv_bytes, 0.9) << text << ", " << q_len;
+    }
+  }
+}
+
+TEST(ApproxBench, CountsWhatIsChosen) {
+  const auto check = [](const char* text, int64_t q_len, int64_t low, int64_t high) {
+    const AttentionBenchResult result = run(parse_attention(text), q_len);
+    const ApproxBenchResult& beside = result.approximation.value();
+    ASSERT_TRUE(beside.shares.chosen) << text;
+    EXPECT_EQ(beside.shares.chosen->min, low) << text << ", " << q_len;
+    EXPECT_EQ(beside.shares.chosen->max, high) << text << ", " << q_len;
+    EXPECT_GE(beside.shares.chosen->mean, low);
+    EXPECT_LE(beside.shares.chosen->mean, high);
+    EXPECT_GT(beside.shares.keys_read, 0);
+    EXPECT_LT(beside.shares.keys_read, 1);
+    EXPECT_LT(beside.shares.keys_read, beside.shares.kv_bytes) << text << " reads to choose";
+    EXPECT_GT(beside.shares.select, 0) << text;
+    EXPECT_LT(beside.shares.select, 1) << text;
+    EXPECT_GT(beside.output_error, 2 * same) << text << ", " << q_len;
+    EXPECT_LT(beside.output_error, 1) << text << ", " << q_len;
+  };
+  check("topk:3", 1, 3, 3);
+  check("topk:4", 290, 1, 4);
+  check("lowrank:4,50", 1, 50, 50);
+  check("lowrank:4,50", 290, 11, 50);  // the first query has 10 keys before it
+  check("global-local:100,32", 1, 4, 6);
+  check("global-local:100,32", 290, 0, 6);
+}
+
+TEST(ApproxBench, CountsGroups) {
+  for (const int64_t q_len : {1, 300}) {
+    const ApproxBenchResult clustered = *run(parse_attention("clustered:8"), q_len).approximation;
+    ASSERT_TRUE(clustered.shares.chosen);
+    EXPECT_EQ(clustered.shares.chosen->min, 8) << q_len;
+    EXPECT_EQ(clustered.shares.chosen->max, 8) << q_len;
+    EXPECT_GT(clustered.output_error, 2 * same);
+    const ApproxBenchResult loose = *run(parse_attention("dynamic:2"), q_len).approximation;
+    const ApproxBenchResult strict = *run(parse_attention("dynamic:0.5"), q_len).approximation;
+    EXPECT_LT(loose.shares.chosen->mean, strict.shares.chosen->mean);
+    EXPECT_LE(strict.shares.chosen->max, 128);
+    EXPECT_GT(loose.output_error, strict.output_error);
+    EXPECT_LT(loose.shares.keys_read, strict.shares.keys_read);
+  }
+  const ApproxBenchResult mass = *run(parse_attention("topp:0.5"), 1).approximation;
+  EXPECT_GE(mass.shares.chosen->min, 3);
+  EXPECT_LE(mass.shares.chosen->max, 5);
+  EXPECT_LT(mass.shares.keys_read, 1);
 }
 
 TEST(ApproxBench, RefusesScoresThatOnlyExactAttentionHas) {

@@ -60,6 +60,35 @@ TEST(Recall, AWindowFindsWhatLiesInIt) {
   EXPECT_NEAR(result.shares.keys_read, 64.0 / (1024 - 3.5), 1e-9);
 }
 
+TEST(Recall, FullBudgetsFindWhatExactAttentionFinds) {
+  Context context({.threads = 2});
+  for (const char* text :
+       {"topk:16", "topp:1", "lowrank:4", "lowrank:64,1024", "clustered:128", "clustered:1,16",
+        "dynamic:0", "global-local:1024,64", "global-local:1,1"}) {
+    const RecallResult result = bench_recall(context, small(parse_attention(text), 32));
+    EXPECT_EQ(result.recall, result.exact_recall) << text;
+    EXPECT_GT(result.shares.kv_bytes, 0.9) << text;
+  }
+}
+
+TEST(Recall, ChoosingFindsMoreThanAWindowOfTheSameSize) {
+  Context context({.threads = 2});
+  const double window = bench_recall(context, small(SlidingWindow{512}, 32)).recall;
+  const auto check = [&](const char* text, int64_t low, int64_t high) {
+    const RecallResult result = bench_recall(context, small(parse_attention(text), 32));
+    EXPECT_GT(result.recall, window + 0.1) << text;
+    EXPECT_LT(result.shares.keys_read, 0.5) << text;
+    EXPECT_GE(result.shares.kv_bytes, result.shares.keys_read) << text;
+    ASSERT_TRUE(result.shares.chosen) << text;
+    EXPECT_GE(result.shares.chosen->min, low) << text;
+    EXPECT_LE(result.shares.chosen->max, high) << text;
+  };
+  check("topk:8", 8, 8);
+  check("lowrank:32,64", 64, 64);
+  check("lowrank:64,64", 64, 64);
+  check("dynamic:0.5", 1, 8);
+}
+
 TEST(Recall, IsTheSameForAnyThreads) {
   const RecallBench b = small(BlockLocal{256}, 4);
   const auto run = [&](int threads, uint64_t seed) {
