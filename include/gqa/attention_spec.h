@@ -75,9 +75,9 @@ struct DynamicGroups {
 using AttentionSpec = std::variant<ExactAttention, BlockLocal, SlidingWindow, Clustered,
                                    GlobalLocal, TopPages, TopMass, LowRank, DynamicGroups>;
 
-/// "exact" or one of the forms above. Whole numbers are at least 1 (PAGES: 0, as if left out) and at
-/// most 2^40, MASS is above 0 and at most 1, LOSS finite and at least 0; no signs, no spaces. Throws
-/// Error (usage) that shows the grammar and the nearest valid choice.
+/// "exact" or one of the forms above. Whole numbers are at least 1 (PAGES: 0, as if left out) and
+/// at most 2^40, MASS is above 0 and at most 1, LOSS finite and at least 0; no signs, no spaces.
+/// Throws Error (usage) that shows the grammar and the nearest valid choice.
 AttentionSpec parse_attention(std::string_view text);
 
 /// The inverse of parse_attention().

@@ -29,8 +29,8 @@ void check_orthonormal(const Tensor& tensor, int64_t head_dim, const std::vector
         }
         if (std::abs(product - (a == b ? 1.0 : 0.0)) <= loosest) continue;
         fail(ErrorKind::bad_data,
-             "{}: tensor `{}`: expected orthonormal rows, got a product of {:.6g} for rows {} and {} "
-             "of KV head {}",
+             "{}: tensor `{}`: expected orthonormal rows, got a product of {:.6g} for rows {} and "
+             "{} of KV head {}",
              tensor.file->string(), tensor.name, product, b, a, at / head);
       }
     }

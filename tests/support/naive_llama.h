@@ -42,7 +42,6 @@ class NaiveLlama {
   const std::vector<std::vector<Vector>>& keys() const { return keys_; }
 
  private:
-
   Vector row(const std::string& name, int64_t i, int64_t n) const {
     const auto& values = tensors_.at(name).values;
     return {values.begin() + i * n, values.begin() + (i + 1) * n};
