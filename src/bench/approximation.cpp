@@ -238,9 +238,7 @@ class Bench {
     }
     approximate_.end_turn();
     exact_.end_turn();
-    tally_.add(
-        mask_ ? mask_stats(*mask_, model_mask(), b_.q_len, b_.kv_len, b_.kv_heads, kv_bytes(b_))
-              : approximation_.stats());
+    tally_.add(approximation_.stats());
   }
 
   Context& context_;

@@ -58,7 +58,6 @@ class Trial {
         cache_({{b.kv_heads}, b.head_dim, b.head_dim, b.kv_dtype}),
         sequence_(cache_.create()),
         approximation_(b.attention, cache_.shape(), haystack_.directions()),
-        mask_(Approximation::as_mask(b.attention, {})),
         out_(static_cast<size_t>(b.q_heads * b.head_dim)),
         exact_out_(out_.size()),
         lse_(static_cast<size_t>(b.q_heads)) {
@@ -83,11 +82,7 @@ class Trial {
   }
 
   /// What all its queries have read.
-  void count(bench::ApproxTally& tally) const {
-    if (!mask_) return tally.add(approximation_.stats());
-    const int64_t token_bytes = 2 * kv_vector_bytes(b_.kv_dtype, b_.head_dim);
-    tally.add(bench::mask_stats(*mask_, {}, b_.queries, b_.kv_len, b_.kv_heads, token_bytes));
-  }
+  void count(bench::ApproxTally& tally) const { tally.add(approximation_.stats()); }
 
  private:
   void append(int64_t n) {
@@ -130,7 +125,6 @@ class Trial {
   KvCache cache_;
   const int64_t sequence_;
   Approximation approximation_;
-  const std::optional<Mask> mask_;
   std::vector<float> out_;        ///< [q_heads, head_dim]
   std::vector<float> exact_out_;  ///< [q_heads, head_dim]
   std::vector<float> lse_;        ///< [q_heads], of exact attention
