@@ -44,7 +44,9 @@ class Planner {
     const KeyRange all = keys.cover(chunk_keys);
     unit.chunk_begin = all.begin;
     unit.chunk_end = all.end;
-    const auto seen = [&](int64_t c) { return keys.touch(c * chunk_blocks, (c + 1) * chunk_blocks); };
+    const auto seen = [&](int64_t c) {
+      return keys.touch(c * chunk_blocks, (c + 1) * chunk_blocks);
+    };
     int64_t chunks = 0;
     for (int64_t c = all.begin; c < all.end; ++c) chunks += seen(c);
     const int64_t floats = partial_size(rows, shape.v_head_dim);
