@@ -212,6 +212,35 @@ TEST_P(Isa, NanReachesTheRowsThatSeeItAndNoOthers) {
   }
 }
 
+/// Kernels that round queries must carry on what no scale can hold.
+TEST_P(Isa, NanAndInfinityOfAQueryReachItsRowsAndNoOthers) {
+  Context context({.threads = 1, .isa = GetParam()});
+  Random random(26);
+  for (const KvDType t : test::kv_dtypes) {
+    for (const float bad :
+         {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
+      const Sizes s{19, 6, 2, 48, 32, 77};
+      Problem p;
+      fill_dense(random, p, s);
+      const KvCache cache = cache_of(context, p, t);
+      const AttendItem item{.q = p.q.view(), .kv = cache.view(0, 0), .out = p.out.mut()};
+      attend(context, std::span(&item, 1));
+      const test::Array<3> clean = p.out;
+      p.q.set({11, 4, 9}, bad);
+      attend(context, std::span(&item, 1));
+      for (int64_t q = 0; q < s.q_len; ++q) {
+        for (int64_t h = 0; h < s.q_heads; ++h) {
+          for (int64_t d = 0; d < s.v_head_dim; ++d) {
+            const float got = p.out.get({q, h, d});
+            ASSERT_TRUE(q == 11 && h == 4 ? std::isnan(got) : got == clean.get({q, h, d}))
+                << kv_dtype_name(t) << ", " << bad << ", " << q << " " << h << " " << d;
+          }
+        }
+      }
+    }
+  }
+}
+
 /// Tokens share words with their neighbours: those of a truncated end may be anything.
 TEST_P(Isa, WhatTruncatedTokensLeftDoesNotCount) {
   Context context({.threads = 1, .isa = GetParam()});
