@@ -201,9 +201,13 @@ HWY_NOINLINE void Product(const float* a, int64_t rows, const W& b, const Layout
     for (; column + step <= end; column += step) {
       ProductRows<kVectors>(n, a_rows, b, l, column, c_rows + column, ahead);
     }
-    for (; column < end; column += lanes) {
-      ProductRows<1>(n, a_rows, b, l, column, c_rows + column, ahead);
-    }
+    // What is left at once, too: one vector after the other would be too few chains of additions
+    // for the machine's multiply-adds, and would broadcast each row as often.
+    const int64_t left = (end - column) / lanes;
+    float* c_left = c_rows + column;
+    if (kVectors > 3 && left == 3) ProductRows<3>(n, a_rows, b, l, column, c_left, ahead);
+    if (kVectors > 2 && left == 2) ProductRows<2>(n, a_rows, b, l, column, c_left, ahead);
+    if (left == 1) ProductRows<1>(n, a_rows, b, l, column, c_left, ahead);
   }
 }
 
