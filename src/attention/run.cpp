@@ -13,24 +13,25 @@ void run_unit(const kernels::Table& kernels, const Job& job, const Unit& unit, c
     tile.attend_chunk(unit.chunk_begin, w, rows_at(partials + unit.partial, tile.rows()));
     return;
   }
-  w.total.reset(tile.rows(), tile.stride());
+  bool any = false;
   for (int64_t chunk = unit.chunk_begin; chunk < unit.chunk_end; ++chunk) {
     if (!tile.sees(chunk)) continue;
-    tile.attend_chunk(chunk, w, w.part);
-    tile.merge(w.total, w.part);
+    tile.attend_chunk(chunk, w, any ? w.part : w.total);
+    if (any) tile.merge(w.total, w.part);
+    any = true;
   }
+  if (!any) w.total.reset(tile.rows(), tile.stride());
   tile.finish(w.total);
 }
 
 void run_merge(const kernels::Table& kernels, const Job& job, const MergeJob& merge,
-               const Workspace& w, float* partials) {
+               float* partials) {
   const Tile tile(kernels, job, merge.item, merge.kv_head, merge.t_begin, merge.t_end);
-  w.total.reset(tile.rows(), tile.stride());
-  for (int64_t i = 0; i < merge.count; ++i) {
-    float* memory = partials + merge.first + i * tile.partial_floats();
-    tile.merge(w.total, rows_at(memory, tile.rows()));
-  }
-  tile.finish(w.total);
+  const auto part = [&](int64_t i) {
+    return rows_at(partials + merge.first + i * tile.partial_floats(), tile.rows());
+  };
+  for (int64_t i = 1; i < merge.count; ++i) tile.merge(part(0), part(i));
+  tile.finish(part(0));
 }
 
 /// Below this many multiply-adds, waking threads costs more than they give.
@@ -63,8 +64,8 @@ void run(Context::Impl& context, const Job& job, std::span<const Unit> units,
     run_unit(*context.kernels, job, units[static_cast<size_t>(i)], w, partials);
     context.kernels->end_run();
   });
-  loop(static_cast<int64_t>(merges.size()), [&](int64_t i, const Workspace& w) {
-    run_merge(*context.kernels, job, merges[static_cast<size_t>(i)], w, partials);
+  loop(static_cast<int64_t>(merges.size()), [&](int64_t i, const Workspace&) {
+    run_merge(*context.kernels, job, merges[static_cast<size_t>(i)], partials);
   });
 }
 
