@@ -133,7 +133,7 @@ void Approximation::Impl::check(const KvCache& cache, int64_t layer, std::span<c
   for (size_t i = 0; i < batch.size(); ++i) {
     const Item& item = batch[i];
     const PackedKv kv = cache.view(item.sequence, layer);
-    check_item(i, {.q = item.q, .kv = kv, .out = item.out}, as_exact);
+    check_item({"attend", i}, {.q = item.q, .kv = kv, .out = item.out}, as_exact);
     require(item.q.shape[0] <= kv.len(),
             "attention: {} query tokens, but the sequence has {}: their keys come first",
             item.q.shape[0], kv.len());

@@ -13,10 +13,8 @@ using kernels::key_block;
 /// Copies [token s, head, :] of a paged strided array as f32.
 void read_row(const kernels::Table& kernels, const AnyView<4>& x, std::span<const int32_t> pages,
               int64_t s, int64_t head, float* out) {
-  const int64_t logical = s / x.shape[1];
-  const int64_t page = pages.empty() ? logical : pages[static_cast<size_t>(logical)];
-  const int64_t base = page * x.strides[0] + s % x.shape[1] * x.strides[1] + head * x.strides[2];
-  kernels::load_row(kernels, x.data, x.dtype, base, x.strides[3], x.shape[3], out);
+  kernels::load_row(kernels, x.data, x.dtype, paged_row(x, pages, s, head), x.strides[3],
+                    x.shape[3], out);
 }
 
 void load_strided_keys(const kernels::Table& kernels, const StridedKv& kv, int64_t kv_head,

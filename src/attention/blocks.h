@@ -26,6 +26,14 @@ struct Operand {
   int64_t columns;      ///< of words
 };
 
+/// Where the elements of [token s, head, :] begin in a paged array.
+template <typename View>
+int64_t paged_row(const View& x, std::span<const int32_t> pages, int64_t s, int64_t head) {
+  const int64_t logical = s / x.shape[1];
+  const int64_t page = pages.empty() ? logical : pages[static_cast<size_t>(logical)];
+  return page * x.strides[0] + s % x.shape[1] * x.strides[1] + head * x.strides[2];
+}
+
 /// Where a cache holds keys or values of a block and KV head; none for other arrays, or where the
 /// cache does not hold the block.
 kernels::Ahead keys_ahead(const Kv& kv, int64_t kv_head, int64_t block);

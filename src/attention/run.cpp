@@ -5,9 +5,15 @@
 namespace gqa {
 namespace {
 
+Tile tile_of(const kernels::Table& kernels, const Job& job, int32_t item, int32_t kv_head,
+             int64_t t_begin, int64_t t_end) {
+  const auto i = static_cast<size_t>(item);
+  return {kernels, job.batch[i], job.shapes[i], job.options, kv_head, t_begin, t_end};
+}
+
 void run_unit(const kernels::Table& kernels, const Job& job, const Unit& unit, const Workspace& w,
               float* partials) {
-  const Tile tile(kernels, job, unit.item, unit.kv_head, unit.t_begin, unit.t_end);
+  const Tile tile = tile_of(kernels, job, unit.item, unit.kv_head, unit.t_begin, unit.t_end);
   tile.load_queries(w);
   if (unit.partial >= 0) {
     tile.attend_chunk(unit.chunk_begin, w, rows_at(partials + unit.partial, tile.rows()));
@@ -26,7 +32,7 @@ void run_unit(const kernels::Table& kernels, const Job& job, const Unit& unit, c
 
 void run_merge(const kernels::Table& kernels, const Job& job, const MergeJob& merge,
                float* partials) {
-  const Tile tile(kernels, job, merge.item, merge.kv_head, merge.t_begin, merge.t_end);
+  const Tile tile = tile_of(kernels, job, merge.item, merge.kv_head, merge.t_begin, merge.t_end);
   const auto part = [&](int64_t i) {
     return rows_at(partials + merge.first + i * tile.partial_floats(), tile.rows());
   };

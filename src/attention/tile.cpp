@@ -22,12 +22,12 @@ Range range_of(uint64_t bits) { return {std::countr_zero(bits), 64 - std::countl
 
 }  // namespace
 
-Tile::Tile(const kernels::Table& kernels, const Job& job, int32_t item, int32_t kv_head,
-           int64_t t_begin, int64_t t_end)
+Tile::Tile(const kernels::Table& kernels, const AttendItem& item, const ItemShape& shape,
+           const AttendOptions& options, int32_t kv_head, int64_t t_begin, int64_t t_end)
     : kernels_(kernels),
-      item_(job.batch[static_cast<size_t>(item)]),
-      shape_(job.shapes[static_cast<size_t>(item)]),
-      options_(job.options),
+      item_(item),
+      shape_(shape),
+      options_(options),
       t_begin_(t_begin),
       t_end_(t_end),
       kv_head_(kv_head),
@@ -36,16 +36,20 @@ Tile::Tile(const kernels::Table& kernels, const Job& job, int32_t item, int32_t 
       query_bytes_(kernels.query_bytes(shape_.kv_dtype, shape_.head_dim)),
       keys_(options_.mask, shape_, kv_head, t_begin, t_end) {}
 
+float Tile::scale() const {
+  const auto dim = static_cast<float>(shape_.head_dim);
+  return options_.scale.value_or(1.0f / std::sqrt(dim));
+}
+
 void Tile::load_queries(const Workspace& w) const {
   const AnyView<3>& x = item_.q;
-  const auto dim = static_cast<float>(shape_.head_dim);
-  const float scale = options_.scale.value_or(1.0f / std::sqrt(dim));
   float* q = w.q;
+  const float factor = scale();
   for (int64_t r = 0; r < rows(); ++r) {
     const int64_t base = token(r) * x.strides[0] + head(r) * x.strides[1];
     if (x.strides[2] == 1) prefetch_query(r);
     kernels::load_row(kernels_, x.data, x.dtype, base, x.strides[2], shape_.head_dim, q);
-    kernels_.prepare_query(shape_.kv_dtype, q, shape_.head_dim, scale,
+    kernels_.prepare_query(shape_.kv_dtype, q, shape_.head_dim, factor,
                            w.queries + r * query_bytes_);
   }
 }
@@ -89,7 +93,8 @@ void Tile::attend_block(int64_t block, int64_t next_block, const Workspace& w,
                    std::exchange(next, {}));
   });
   if (k.scales) kernels_.scale_keys(w.scores, w.visible, rows(), k.scales);
-  change_scores(block, w);
+  cap_scores(w);
+  add_to_scores(block, w);
   // What comes next is asked for at an even rate, between the products, too: memory must not rest.
   next = keys_ahead(item_.kv, kv_head_, next_block);
   kernels_.softmax(w.scores, w.visible, rows(), out.states, out.acc, stride(), next.take_part(8));
@@ -127,9 +132,7 @@ void Tile::for_alike(bool alike, const Workspace& w, const Body& body) const {
   }
 }
 
-/// Fills in which keys of the block each row sees, and the bias of those; returns the keys that any
-/// row sees.
-uint64_t Tile::look(int64_t block, const Workspace& w) const {
+uint64_t Tile::look(int64_t block, const ScoreBlock& w) const {
   // Most blocks: no token needs a look of its own.
   if (!item_.bias.data && keys_.all_see(block)) {
     std::fill(w.visible, w.visible + rows(), ~uint64_t{0});
@@ -166,9 +169,11 @@ void Tile::load_bias(int64_t row, int64_t block, float* out) const {
   std::fill(out + count, out + key_block, 0.0f);
 }
 
-/// From scale * q k to scores: all that a score means besides.
-void Tile::change_scores(int64_t block, const Workspace& w) const {
+void Tile::cap_scores(const ScoreBlock& w) const {
   if (options_.softcap > 0) kernels_.softcap(w.scores, rows() * key_block, options_.softcap);
+}
+
+void Tile::add_to_scores(int64_t block, const ScoreBlock& w) const {
   if (!options_.alibi.empty()) {
     for (int64_t r = 0; r < rows(); ++r) {
       const int64_t ahead = shape_.q_start + token(r) - block * key_block;
@@ -227,14 +232,8 @@ void Tile::finish(const Rows& total) const {
 void Tile::write(int64_t row, const float* values) const {
   const AnyMutView<3>& out = item_.out;
   const int64_t base = token(row) * out.strides[0] + head(row) * out.strides[1];
-  if (out.strides[2] == 1) {
-    auto* p = static_cast<char*>(out.data) + base * dtype_bytes(out.dtype);
-    kernels_.encode(out.dtype, values, shape_.v_head_dim, p);
-    return;
-  }
-  for (int64_t d = 0; d < shape_.v_head_dim; ++d) {
-    store_element(out.data, out.dtype, base + d * out.strides[2], values[d]);
-  }
+  kernels::store_row(kernels_, values, shape_.v_head_dim, out.data, out.dtype, base,
+                     out.strides[2]);
 }
 
 }  // namespace gqa

@@ -13,8 +13,8 @@ namespace gqa {
 /// + r / heads, head r % heads of the group.
 class Tile {
  public:
-  Tile(const kernels::Table& kernels, const Job& job, int32_t item, int32_t kv_head,
-       int64_t t_begin, int64_t t_end);
+  Tile(const kernels::Table& kernels, const AttendItem& item, const ItemShape& shape,
+       const AttendOptions& options, int32_t kv_head, int64_t t_begin, int64_t t_end);
 
   int64_t rows() const { return (t_end_ - t_begin_) * heads_; }
   int64_t stride() const { return row_stride(shape_.v_head_dim); }
@@ -34,18 +34,27 @@ class Tile {
   /// Divides by the sums and writes outputs and LSE.
   void finish(const Rows& total) const;
 
- private:
   int64_t token(int64_t row) const { return t_begin_ + row / heads_; }
   int64_t head(int64_t row) const { return first_head_ + row % heads_; }
+  const TileKeys& keys() const { return keys_; }
+  /// What queries are multiplied by.
+  float scale() const;
 
+  /// Fills in which keys of the block each row sees, and the bias of those; returns the keys that
+  /// any row sees.
+  uint64_t look(int64_t block, const ScoreBlock& w) const;
+  /// From scale * q k to scores: all that a score means besides. First the soft cap, if there is
+  /// one, then what is added.
+  void cap_scores(const ScoreBlock& w) const;
+  void add_to_scores(int64_t block, const ScoreBlock& w) const;
+
+ private:
   const std::byte* query(const Workspace& w, int64_t row) const {
     return w.queries + row * query_bytes_;
   }
   void prefetch_query(int64_t row) const;
   void attend_block(int64_t block, int64_t next_block, const Workspace& w, const Rows& out) const;
-  uint64_t look(int64_t block, const Workspace& w) const;
   void load_bias(int64_t row, int64_t block, float* out) const;
-  void change_scores(int64_t block, const Workspace& w) const;
   template <typename Body>
   void for_alike(bool alike, const Workspace& w, const Body& body) const;
   bool finite(const Operand& v, kernels::Range keys) const;

@@ -30,15 +30,19 @@ inline Rows rows_at(float* memory, int64_t rows) {
           memory + round_up(2 * rows, kernels::row_padding)};
 }
 
+/// The scores of a tile's rows and one block of keys.
+struct ScoreBlock {
+  float* scores;      ///< [rows][key_block]
+  float* bias;        ///< [rows][key_block]
+  uint64_t* visible;  ///< [rows]: a bit for each key of the block
+};
+
 /// All sizes are those of the largest unit.
-struct Workspace {
+struct Workspace : ScoreBlock {
   float* q;            ///< [head_dim]: a query on its way to `queries`
   std::byte* queries;  ///< [rows], scaled, prepared for the cache
   float* k;            ///< [keys_scratch]
   float* v;            ///< [key_block][row_stride]
-  float* scores;       ///< [rows][key_block]
-  float* bias;         ///< [rows][key_block]
-  uint64_t* visible;   ///< [rows]: a bit for each key of the block
   Rows part;
   Rows total;
 

@@ -18,8 +18,10 @@
 #include "kernels/load-inl.h"
 //
 #include "kernels/codec-inl.h"
+#include "kernels/weights-inl.h"
 //
 #include "kernels/attention-inl.h"
+#include "kernels/gradient-inl.h"
 #include "kernels/product-inl.h"
 #include "kernels/quantise-inl.h"
 //
@@ -71,6 +73,10 @@ const Table* GetTable() {
       .accumulate = Accumulate,
       .end_run = EndRun,
       .merge = Merge,
+      .multiply = Multiply,
+      .weigh_gradients = WeighGradients,
+      .softcap_slope = SoftcapSlope,
+      .dot = Dot,
       .dense = Dense,
       .dense_int8 = DenseInt8,
   };

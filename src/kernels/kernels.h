@@ -63,6 +63,22 @@ struct RowState {
   float sum;
 };
 
+/// C [rows][.] (+)= A [rows][depth] * B [depth][.], all f32: rows of A, B and C lie `stride` floats
+/// apart; transposed: A lies as [depth][rows].
+struct MatrixProduct {
+  const float* a;
+  int64_t a_stride;
+  bool transposed;
+  const float* b;
+  int64_t b_stride;
+  float* c;
+  int64_t c_stride;
+  bool add;
+  int64_t rows;
+  Range depth;
+  Range columns;  ///< and perhaps some beside them: whole vectors at multiples of row_padding
+};
+
 struct Table {
   std::string_view isa;  ///< as in Context::isa()
 
@@ -142,6 +158,22 @@ struct Table {
   /// Merges a later partial result of one row into an earlier one.
   void (*merge)(RowState& state, float* acc, const RowState& later, const float* later_acc,
                 int64_t v_stride);
+
+  // --- the backward of attention ---
+
+  /// Each element is one chain of multiply-adds from 0 in ascending order of depth, to which what
+  /// was in C is added at the end: many products make sums of sums, whose error grows less.
+  void (*multiply)(const MatrixProduct& p);
+  /// scores [rows][key_block] become weights exp(score - lse), and dp [rows][key_block], the
+  /// gradients of these, the scores' gradients weight * (dp - delta); both are 0 where the key's
+  /// bit in the row's visible [rows] is not set. Scores must not be above lse but by rounding.
+  void (*weigh_gradients)(float* scores, float* dp, const uint64_t* visible, int64_t rows,
+                          const float* lse, const float* delta);
+  /// ds [rows][key_block], gradients of capped scores, become those of the scores before the cap.
+  void (*softcap_slope)(float* ds, const float* capped, const uint64_t* visible, int64_t rows,
+                        float cap);
+  /// Sum of x * y, n a multiple of row_padding.
+  float (*dot)(const float* x, const float* y, int64_t n);
 
   // --- dense products ---
 

@@ -18,4 +18,14 @@ inline void load_row(const Table& kernels, const void* data, DType t, int64_t fi
   for (int64_t i = 0; i < n; ++i) out[i] = load_element(data, t, first + i * stride);
 }
 
+/// The other way: elements at first, first + stride, ... = row [n].
+inline void store_row(const Table& kernels, const float* row, int64_t n, void* data, DType t,
+                      int64_t first, int64_t stride) {
+  if (stride == 1) {
+    kernels.encode(t, row, n, static_cast<char*>(data) + first * dtype_bytes(t));
+    return;
+  }
+  for (int64_t d = 0; d < n; ++d) store_element(data, t, first + d * stride, row[d]);
+}
+
 }  // namespace gqa::kernels

@@ -1,0 +1,296 @@
+#include "attention/backward_tile.h"
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cmath>
+#include <limits>
+
+#include "core/half.h"
+#include "kernels/load_row.h"
+
+namespace gqa {
+namespace {
+
+using kernels::few_rows;
+using kernels::key_block;
+using kernels::MatrixProduct;
+using kernels::Range;
+
+/// Rows that a product over rows sums up before it adds: with them and their weights, a
+/// first-level cache is full.
+constexpr int64_t rows_at_once = 64;
+
+/// The shortest range that holds all set bits; there is one.
+Range range_of(uint64_t bits) { return {std::countr_zero(bits), 64 - std::countl_zero(bits)}; }
+
+int32_t narrow(int64_t n) { return static_cast<int32_t>(n); }
+
+Tile tile_of(const kernels::Table& kernels, const BackwardJob& job, const BackwardHead& head,
+             int64_t tile) {
+  const auto i = static_cast<size_t>(head.item);
+  const ItemShape& shape = job.shapes[i];
+  const int64_t t_begin = tile * head.tile_tokens;
+  const int64_t t_end = std::min(shape.q_len, t_begin + head.tile_tokens);
+  return {kernels, job.batch[i].forward, shape, job.options, head.kv_head, t_begin, t_end};
+}
+
+}  // namespace
+
+BackwardTile::BackwardTile(const kernels::Table& kernels, const BackwardJob& job,
+                           const BackwardHead& head, int64_t tile, const RowTerms& terms)
+    : kernels_(kernels),
+      item_(job.batch[static_cast<size_t>(head.item)]),
+      shape_(job.shapes[static_cast<size_t>(head.item)]),
+      options_(job.options),
+      tile_(tile_of(kernels, job, head, tile)),
+      first_row_(tile * head.tile_tokens * shape_.heads(head.kv_head)),
+      k_stride_(row_stride(shape_.head_dim)),
+      v_stride_(row_stride(shape_.v_head_dim)),
+      scale_(tile_.scale()),
+      lse_(terms.lse + head.first_row + first_row_),
+      delta_(terms.delta + head.first_row + first_row_) {}
+
+int64_t BackwardTile::seen_before(int64_t chunk) const {
+  const int64_t begin = tile_.keys().cover(chunk_keys).begin;
+  while (--chunk >= begin) {
+    if (sees(chunk)) return chunk;
+  }
+  return -1;
+}
+
+int64_t BackwardTile::seen_after(int64_t chunk) const {
+  const int64_t end = tile_.keys().cover(chunk_keys).end;
+  while (++chunk < end) {
+    if (sees(chunk)) return chunk;
+  }
+  return -1;
+}
+
+void BackwardTile::load(const BackwardWorkspace& w) const {
+  const auto row = [&](const AnyView<3>& x, int64_t r, int64_t stride, float* to) {
+    const int64_t begin = tile_.token(r) * x.strides[0] + tile_.head(r) * x.strides[1];
+    kernels::load_row(kernels_, x.data, x.dtype, begin, x.strides[2], x.shape[2], to);
+    std::fill(to + x.shape[2], to + stride, 0.0f);
+  };
+  for (int64_t r = 0; r < tile_.rows(); ++r) {
+    float* const q = w.q + r * k_stride_;
+    row(item_.forward.q, r, k_stride_, q);
+    for (int64_t d = 0; d < shape_.head_dim; ++d) q[d] *= scale_;
+    row(item_.d_out, r, v_stride_, w.d_out + r * v_stride_);
+  }
+}
+
+void BackwardTile::work(int64_t chunk, BackwardChunk& keys, const BiasSums* dbias,
+                        const BackwardWorkspace& w) const {
+  const float* const finite_q = finite(w.q, k_stride_, w.finite_q);
+  const float* const finite_d_out = finite(w.d_out, v_stride_, w.finite_d_out);
+  BackwardWorkspace with_finite = w;
+  with_finite.finite_q = const_cast<float*>(finite_q);
+  with_finite.finite_d_out = const_cast<float*>(finite_d_out);
+  std::fill_n(w.dq, tile_.rows() * k_stride_, 0.0f);
+  const int64_t end = (chunk + 1) * chunk_blocks;
+  for (int64_t b = tile_.keys().next(chunk * chunk_blocks, end); b < end;
+       b = tile_.keys().next(b + 1, end)) {
+    work_block(b, keys.block(b), dbias, with_finite);
+  }
+}
+
+void BackwardTile::work_block(int64_t block, const ChunkBlock& keys, const BiasSums* dbias,
+                              const BackwardWorkspace& w) const {
+  const uint64_t any = look(block, w);
+  if (any == 0) return;
+  const bool alike = std::all_of(w.visible, w.visible + tile_.rows(),
+                                 [&](uint64_t seen) { return seen == ~uint64_t{0}; });
+  score(keys, alike, w);
+  weigh(block, dbias, w);
+  if (item_.dv.data) {
+    add_to_keys(w.scores, w.d_out, w.finite_d_out, v_stride_, alike, keys.dv, w);
+  }
+  if (item_.dk.data) add_to_keys(w.ds, w.q, w.finite_q, k_stride_, alike, keys.dk, w);
+  if (item_.dq.data) add_to_queries(keys, alike, w);
+}
+
+/// As Tile::look(), but rows whose softmax had no key see none.
+uint64_t BackwardTile::look(int64_t block, const BackwardWorkspace& w) const {
+  constexpr float none = -std::numeric_limits<float>::infinity();
+  if (tile_.look(block, w) == 0) return 0;
+  uint64_t any = 0;
+  for (int64_t r = 0; r < tile_.rows(); ++r) {
+    if (lse_[r] == none) w.visible[r] = 0;
+    any |= w.visible[r];
+  }
+  return any;
+}
+
+/// Calls body(row, rows, keys) for rows that see about the same keys, with the range of these: all
+/// at once where they are alike, else a few at a time.
+template <typename Body>
+void BackwardTile::for_alike(bool alike, const BackwardWorkspace& w, const Body& body) const {
+  const int64_t step = alike ? tile_.rows() : 2 * few_rows;
+  for (int64_t r = 0; r < tile_.rows(); r += step) {
+    const int64_t n = std::min(step, tile_.rows() - r);
+    uint64_t any = 0;
+    for (int64_t i = r; i < r + n; ++i) any |= w.visible[i];
+    if (any != 0) body(r, n, range_of(any));
+  }
+}
+
+/// Scores, before anything but the scale, and gradients of weights.
+void BackwardTile::score(const ChunkBlock& keys, bool alike, const BackwardWorkspace& w) const {
+  for_alike(alike, w, [&](int64_t r, int64_t n, Range seen) {
+    const auto multiply = [&](const float* rows, int64_t stride, int64_t dim, const float* columns,
+                              float* to) {
+      kernels_.multiply({.a = rows + r * stride,
+                         .a_stride = stride,
+                         .transposed = false,
+                         .b = columns,
+                         .b_stride = key_block,
+                         .c = to + r * key_block,
+                         .c_stride = key_block,
+                         .add = false,
+                         .rows = n,
+                         .depth = {0, narrow(dim)},
+                         .columns = seen});
+    };
+    multiply(w.q, k_stride_, shape_.head_dim, keys.k_columns, w.scores);
+    multiply(w.d_out, v_stride_, shape_.v_head_dim, keys.v_columns, w.ds);
+  });
+}
+
+/// From scores to weights, and from gradients of weights to those of scaled products.
+void BackwardTile::weigh(int64_t block, const BiasSums* dbias, const BackwardWorkspace& w) const {
+  const int64_t rows = tile_.rows();
+  tile_.cap_scores(w);
+  if (options_.softcap > 0) std::copy_n(w.scores, rows * key_block, w.capped);
+  tile_.add_to_scores(block, w);
+  kernels_.weigh_gradients(w.scores, w.ds, w.visible, rows, lse_, delta_);
+  if (dbias) dbias->add(tile_, block, w.visible, w.ds);
+  if (options_.softcap > 0) {
+    kernels_.softcap_slope(w.ds, w.capped, w.visible, rows, options_.softcap);
+  }
+}
+
+void BackwardTile::add_to_queries(const ChunkBlock& keys, bool alike,
+                                  const BackwardWorkspace& w) const {
+  for_alike(alike, w, [&](int64_t r, int64_t n, Range seen) {
+    kernels_.multiply({.a = w.ds + r * key_block,
+                       .a_stride = key_block,
+                       .transposed = false,
+                       .b = keys.k,
+                       .b_stride = k_stride_,
+                       .c = w.dq + r * k_stride_,
+                       .c_stride = k_stride_,
+                       .add = true,
+                       .rows = n,
+                       .depth = seen,
+                       .columns = {0, narrow(k_stride_)}});
+  });
+  // A weight of 0 takes a key out unless it is NaN or infinite: such keys count by themselves.
+  for (uint64_t odd = keys.odd_keys; odd != 0; odd &= odd - 1) {
+    const int s = std::countr_zero(odd);
+    for (int64_t r = 0; r < tile_.rows(); ++r) {
+      if ((w.visible[r] >> s & 1) == 0) continue;
+      for (int64_t d = 0; d < shape_.head_dim; ++d) {
+        w.dq[r * k_stride_ + d] += w.ds[r * key_block + s] * keys.k_columns[d * key_block + s];
+      }
+    }
+  }
+}
+
+/// sums [key_block][stride] += weights [rows][key_block], transposed, times rows [rows][stride].
+void BackwardTile::add_to_keys(const float* weights, const float* rows, const float* finite_rows,
+                               int64_t stride, bool alike, float* sums,
+                               const BackwardWorkspace& w) const {
+  const auto multiply = [&](int64_t s, int64_t n, Range depth) {
+    kernels_.multiply({.a = weights + s,
+                       .a_stride = key_block,
+                       .transposed = true,
+                       .b = finite_rows,
+                       .b_stride = stride,
+                       .c = sums + s * stride,
+                       .c_stride = stride,
+                       .add = true,
+                       .rows = n,
+                       .depth = depth,
+                       .columns = {0, narrow(stride)}});
+  };
+  for (int64_t r = 0; r < tile_.rows(); r += rows_at_once) {
+    const int64_t end = std::min(tile_.rows(), r + rows_at_once);
+    if (alike) {
+      multiply(0, key_block, {narrow(r), narrow(end)});
+      continue;
+    }
+    for (int64_t s = 0; s < key_block; s += few_rows) {
+      const int64_t n = std::min(few_rows, key_block - s);
+      const uint64_t bits = ((uint64_t{1} << n) - 1) << s;
+      int64_t from = r;
+      int64_t until = end;
+      while (from < until && (w.visible[from] & bits) == 0) ++from;
+      while (from < until && (w.visible[until - 1] & bits) == 0) --until;
+      if (from < until) multiply(s, n, {narrow(from), narrow(until)});
+    }
+  }
+  if (rows == finite_rows) return;
+  for (int64_t r = 0; r < tile_.rows(); ++r) {
+    const float* const row = rows + r * stride;
+    if (kernels_.all_finite(row, stride)) continue;
+    for (uint64_t seen = w.visible[r]; seen != 0; seen &= seen - 1) {
+      const int s = std::countr_zero(seen);
+      const float weight = weights[r * key_block + s];
+      for (int64_t d = 0; d < stride; ++d) sums[s * stride + d] += weight * row[d];
+    }
+  }
+}
+
+/// The rows, or, where some are not finite, a copy in which these are 0.
+const float* BackwardTile::finite(const float* rows, int64_t stride, float* scratch) const {
+  const int64_t n = tile_.rows() * stride;
+  if (kernels_.all_finite(rows, n)) return rows;
+  std::copy_n(rows, n, scratch);
+  for (int64_t i = 0; i < n; i += stride) {
+    if (!kernels_.all_finite(rows + i, stride)) std::fill_n(scratch + i, stride, 0.0f);
+  }
+  return scratch;
+}
+
+float* BackwardTile::dq_row(int64_t row, float* sums) const {
+  if (sums) return sums + (first_row_ + row) * k_stride_;
+  const AnyMutView<3>& dq = item_.dq;
+  return static_cast<float*>(dq.data) + tile_.token(row) * dq.strides[0] +
+         tile_.head(row) * dq.strides[1];
+}
+
+void BackwardTile::add_dq(bool first, bool last, float* sums, const BackwardWorkspace& w) const {
+  for (int64_t r = 0; r < tile_.rows(); ++r) {
+    float* const part = w.dq + r * k_stride_;
+    if (!first) {
+      const float* const sum = dq_row(r, sums);
+      for (int64_t d = 0; d < shape_.head_dim; ++d) part[d] += sum[d];
+    }
+    if (last) {
+      for (int64_t d = 0; d < shape_.head_dim; ++d) part[d] *= scale_;
+      write_dq(r, part);
+    } else {
+      std::copy_n(part, shape_.head_dim, dq_row(r, sums));
+    }
+  }
+}
+
+void BackwardTile::clear_dq() const {
+  const AnyMutView<3>& dq = item_.dq;
+  for (int64_t r = 0; r < tile_.rows(); ++r) {
+    const int64_t begin = tile_.token(r) * dq.strides[0] + tile_.head(r) * dq.strides[1];
+    for (int64_t d = 0; d < shape_.head_dim; ++d) {
+      store_element(dq.data, dq.dtype, begin + d * dq.strides[2], 0.0f);
+    }
+  }
+}
+
+void BackwardTile::write_dq(int64_t row, const float* values) const {
+  const AnyMutView<3>& dq = item_.dq;
+  const int64_t begin = tile_.token(row) * dq.strides[0] + tile_.head(row) * dq.strides[1];
+  kernels::store_row(kernels_, values, shape_.head_dim, dq.data, dq.dtype, begin, dq.strides[2]);
+}
+
+}  // namespace gqa

@@ -1,0 +1,63 @@
+// One group's query rows of one item, and what they give to the gradients of a chunk's keys.
+#pragma once
+
+#include <cstdint>
+
+#include "attention/backward_bias.h"
+#include "attention/backward_rows.h"
+#include "attention/backward_workspace.h"
+#include "attention/tile.h"
+
+namespace gqa {
+
+/// Tile `tile` of a head. Rows as in Tile.
+class BackwardTile {
+ public:
+  BackwardTile(const kernels::Table& kernels, const BackwardJob& job, const BackwardHead& head,
+               int64_t tile, const RowTerms& terms);
+
+  bool sees(int64_t chunk) const { return tile_.sees(chunk); }
+  /// The chunk that some row sees next before or after `chunk`; -1: none.
+  int64_t seen_before(int64_t chunk) const;
+  int64_t seen_after(int64_t chunk) const;
+
+  /// Queries and gradients of outputs.
+  void load(const BackwardWorkspace& w) const;
+  /// Adds what these rows give to dk and dv, and to dbias if it is not null; leaves dq of these
+  /// keys in the workspace.
+  void work(int64_t chunk, BackwardChunk& keys, const BiasSums* dbias,
+            const BackwardWorkspace& w) const;
+  /// Adds that to the sums of dq, of which it is the first or the last summand; the last one gives
+  /// dq. sums: those of the head, or null if they are dq itself.
+  void add_dq(bool first, bool last, float* sums, const BackwardWorkspace& w) const;
+  /// dq of rows that see no key.
+  void clear_dq() const;
+
+ private:
+  void work_block(int64_t block, const ChunkBlock& keys, const BiasSums* dbias,
+                  const BackwardWorkspace& w) const;
+  uint64_t look(int64_t block, const BackwardWorkspace& w) const;
+  void score(const ChunkBlock& keys, bool alike, const BackwardWorkspace& w) const;
+  void weigh(int64_t block, const BiasSums* dbias, const BackwardWorkspace& w) const;
+  void add_to_queries(const ChunkBlock& keys, bool alike, const BackwardWorkspace& w) const;
+  void add_to_keys(const float* weights, const float* rows, const float* finite_rows,
+                   int64_t stride, bool alike, float* sums, const BackwardWorkspace& w) const;
+  template <typename Body>
+  void for_alike(bool alike, const BackwardWorkspace& w, const Body& body) const;
+  const float* finite(const float* rows, int64_t stride, float* scratch) const;
+  float* dq_row(int64_t row, float* sums) const;
+  void write_dq(int64_t row, const float* values) const;
+
+  const kernels::Table& kernels_;
+  const AttendBackwardItem& item_;
+  const ItemShape& shape_;
+  const AttendOptions& options_;
+  Tile tile_;
+  int64_t first_row_;  ///< of the head's rows
+  int64_t k_stride_, v_stride_;
+  float scale_;
+  const float* lse_;
+  const float* delta_;
+};
+
+}  // namespace gqa

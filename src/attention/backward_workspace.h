@@ -1,0 +1,59 @@
+// The memory that one thread of the backward works in.
+#pragma once
+
+#include "attention/backward_chunk.h"
+#include "attention/backward_plan.h"
+#include "attention/workspace.h"
+
+namespace gqa {
+
+/// All sizes are those of the largest tile and chunk. Rows lie row_stride() apart, with zeros
+/// behind the head size.
+struct BackwardWorkspace : ScoreBlock {
+  ChunkMemory chunk;
+  float* q;             ///< [rows]: queries, scaled
+  float* finite_q;      ///< [rows]: the same with 0 for rows that are not finite, if there are any
+  float* d_out;         ///< [rows]
+  float* finite_d_out;  ///< [rows]
+  float* dq;            ///< [rows]: of a chunk, over the scale
+  float* ds;            ///< [rows][key_block]: gradients of weights, then of scores
+  float* capped;        ///< [rows][key_block]
+
+  static int64_t floats(const BackwardSize& s) { return lay_out(nullptr, s, nullptr); }
+  BackwardWorkspace(float* memory, const BackwardSize& s) { lay_out(memory, s, this); }
+
+ private:
+  static int64_t lay_out(float* memory, const BackwardSize& s, BackwardWorkspace* w) {
+    int64_t used = 0;
+    const auto take = [&](int64_t n) {
+      float* p = memory ? memory + used : nullptr;
+      used += round_up(n, kernels::row_padding);
+      return p;
+    };
+    BackwardWorkspace* const to = w;
+    const int64_t k_row = row_stride(s.max_head_dim);
+    const int64_t v_row = row_stride(s.max_v_head_dim);
+    const auto put = [&](float* BackwardWorkspace::*member, int64_t n) {
+      float* p = take(n);
+      if (to) to->*member = p;
+    };
+    const ChunkMemory chunk{take(s.max_keys * k_row), take(s.max_keys * k_row),
+                            take(s.max_keys * v_row), take(s.max_keys * k_row),
+                            take(s.max_keys * v_row), take(transpose_rows * v_row)};
+    if (to) to->chunk = chunk;
+    put(&BackwardWorkspace::q, s.max_rows * k_row);
+    put(&BackwardWorkspace::finite_q, s.max_rows * k_row);
+    put(&BackwardWorkspace::d_out, s.max_rows * v_row);
+    put(&BackwardWorkspace::finite_d_out, s.max_rows * v_row);
+    put(&BackwardWorkspace::dq, s.max_rows * k_row);
+    put(&BackwardWorkspace::scores, s.max_rows * kernels::key_block);
+    put(&BackwardWorkspace::bias, s.max_rows * kernels::key_block);
+    put(&BackwardWorkspace::ds, s.max_rows * kernels::key_block);
+    put(&BackwardWorkspace::capped, s.max_rows * kernels::key_block);
+    float* const visible = take(2 * s.max_rows);
+    if (to) to->visible = reinterpret_cast<uint64_t*>(visible);
+    return used;
+  }
+};
+
+}  // namespace gqa
