@@ -31,6 +31,15 @@ struct AttentionArgs {
   std::optional<KvDType> kv_dtype;
 };
 
+struct BackwardArgs {
+  Common common;
+  BenchOptions options;
+  BackwardBench bench;
+  std::optional<int64_t> v_head_dim;
+  std::optional<int64_t> q_len;
+  std::optional<DType> dtype;
+};
+
 struct ModelArgs {
   Common common;
   BenchOptions options;
@@ -69,6 +78,21 @@ int run_attention(const AttentionArgs& args, const std::string& kind) {
   return 0;
 }
 
+int run_backward(const BackwardArgs& args) {
+  BackwardBench bench = args.bench;
+  bench.v_head_dim = args.v_head_dim.value_or(bench.head_dim);
+  bench.q_len = args.q_len.value_or(bench.kv_len);
+  bench.dtype = args.dtype.value_or(bench.dtype);
+  const Machine machine = read_machine();
+  Context context(pinned(args.common));
+  ProgressBar bar(args.common);
+  const BackwardBenchResult result =
+      bench_backward(context, bench, fitted(args.options, machine), bar.callback());
+  bar.erase();
+  report_backward(args.common, bench, result, context, machine);
+  return 0;
+}
+
 int run_model(const ModelArgs& args) {
   Context context(pinned(args.common));
   ProgressBar bar(args.common);
@@ -81,11 +105,10 @@ int run_model(const ModelArgs& args) {
   return 0;
 }
 
-Run declare_attention(CLI::App& verb) {
-  const bool prefill = verb.get_name() == "prefill";
-  auto args = std::make_shared<AttentionArgs>();
-  AttentionBench& bench = args->bench;
-  bench.kv_len = prefill ? 2048 : 32768;
+/// What a call of attention, forward or backward, is about.
+template <typename Args>
+void add_problem(CLI::App& verb, const std::shared_ptr<Args>& args, const std::string& q_len) {
+  auto& bench = args->bench;
   add_number(verb, "--q-heads", bench.q_heads, 1, most_heads, "Query heads; default: 32");
   add_number(verb, "--kv-heads", bench.kv_heads, 1, most_heads,
              "KV heads, a divisor of the query heads; default: 8");
@@ -94,21 +117,35 @@ Run declare_attention(CLI::App& verb) {
              "Size of a value head; default: that of --head-dim");
   add_number(verb, "--kv-len", bench.kv_len, 1, most_tokens,
              "Keys, the queries' own among them; default: " + std::to_string(bench.kv_len));
-  add_number(
-      verb, "--q-len", args->q_len, 1, most_tokens,
-      std::string("Query tokens, the last of the sequence; default: ") + (prefill ? "all" : "1"));
-  add_kv_dtype(verb, args->kv_dtype, "f16");
+  add_number(verb, "--q-len", args->q_len, 1, most_tokens,
+             "Query tokens, the last of the sequence; default: " + q_len);
   add_number(verb, "--window", bench.window, 0, most_tokens,
              "A token sees this many, itself included; 0: all; default: 0");
   add_value(
       verb, "--softcap", "X", "Soft cap of the scores; 0: none; default: 0",
       [args](const std::string& value) { args->bench.softcap = parse_real("--softcap", value); });
-  add_attention(verb, bench.attention);
   verb.add_flag("--sinks", bench.sinks, "A learned sink for each query head");
   add_number(verb, "--repeats", args->options.repeats, 1, most_repeats,
              "Calls that are timed; default: for 2 seconds, 5 to 100");
+}
+
+Run declare_attention(CLI::App& verb) {
+  const bool prefill = verb.get_name() == "prefill";
+  auto args = std::make_shared<AttentionArgs>();
+  args->bench.kv_len = prefill ? 2048 : 32768;
+  add_problem(verb, args, prefill ? "all" : "1");
+  add_kv_dtype(verb, args->kv_dtype, "f16");
+  add_attention(verb, args->bench.attention);
   add_common(verb, args->common);
   return [args, kind = verb.get_name()] { return run_attention(*args, kind); };
+}
+
+Run declare_backward(CLI::App& verb) {
+  auto args = std::make_shared<BackwardArgs>();
+  add_problem(verb, args, "all");
+  add_dtype(verb, "--dtype", args->dtype, "Type of all arrays: f32, f16 or bf16; default: f32");
+  add_common(verb, args->common);
+  return [args] { return run_backward(*args); };
 }
 
 Run declare_model(CLI::App& verb) {
@@ -137,16 +174,19 @@ Run declare_bench(CLI::App& verb) {
   };
   CLI::App* decode = add("decode", "One call of attention: a query token against a long cache");
   CLI::App* prefill = add("prefill", "One call of attention: all tokens of a prompt, causal");
+  CLI::App* backward = add("backward", "One call of attention's backward: all tokens, causal");
   CLI::App* model = add("model", "A model that reads a prompt and decodes");
   CLI::App* recall = add("recall", "What attention finds in long contexts, not how fast");
   const std::map<const CLI::App*, Run> runs{{decode, declare_attention(*decode)},
                                             {prefill, declare_attention(*prefill)},
+                                            {backward, declare_backward(*backward)},
                                             {model, declare_model(*model)},
                                             {recall, declare_recall(*recall)}};
   return [&verb, runs] {
     const auto chosen = verb.get_subcommands();
     if (chosen.empty()) {
-      throw Error(ErrorKind::usage, "what to measure is missing: decode, prefill, model or recall");
+      throw Error(ErrorKind::usage,
+                  "what to measure is missing: decode, prefill, backward, model or recall");
     }
     return runs.at(chosen.front())();
   };

@@ -23,19 +23,26 @@ void note_shortage(const Common& common, double cpu_fraction, int threads) {
                            counted(threads, "thread"), cpu_fraction * 100));
 }
 
-/// Times, rates and shares of either result.
+/// Times and arithmetic of any result.
 template <typename Result>
-Json figures(const Result& result) {
+Json arithmetic(const Result& result) {
   return {{"ms_median", result.ms.median},
           {"ms_min", result.ms.min},
           {"ms_max", result.ms.max},
-          {"kv_bytes", result.kv_bytes},
-          {"gb_per_s", result.gb_per_s.value},
-          {"ceiling_gb_per_s", result.gb_per_s.ceiling},
-          {"bandwidth_fraction", result.gb_per_s.fraction()},
           {"gflop_per_s", result.gflop_per_s.value},
           {"ceiling_gflop_per_s", result.gflop_per_s.ceiling},
           {"compute_fraction", result.gflop_per_s.fraction()}};
+}
+
+/// The same, and what is read.
+template <typename Result>
+Json figures(const Result& result) {
+  Json object = arithmetic(result);
+  object.update({{"kv_bytes", result.kv_bytes},
+                 {"gb_per_s", result.gb_per_s.value},
+                 {"ceiling_gb_per_s", result.gb_per_s.ceiling},
+                 {"bandwidth_fraction", result.gb_per_s.fraction()}});
+  return object;
 }
 
 /// Where and how it ran.
@@ -79,15 +86,30 @@ std::string rates_text(std::vector<std::vector<std::string>> rows) {
   return table_text(rows);
 }
 
-std::string attention_title(std::string_view kind, const AttentionBench& b) {
+/// What a call of attention, forward or backward, is about.
+template <typename Bench>
+Json problem_json(std::string_view kind, const Bench& b) {
+  return {{"kind", kind},           {"q_heads", b.q_heads},       {"kv_heads", b.kv_heads},
+          {"head_dim", b.head_dim}, {"v_head_dim", b.v_head_dim}, {"kv_len", b.kv_len},
+          {"q_len", b.q_len},       {"window", b.window},         {"softcap", b.softcap},
+          {"sinks", b.sinks}};
+}
+
+template <typename Bench>
+std::string problem_text(std::string_view kind, const Bench& b, std::string_view dtype) {
   std::string text = fmt::format("{}: {} against {}, {}/{} heads of size {}", kind,
                                  counted(b.q_len, "query token"), counted(b.kv_len, "key"),
                                  b.q_heads, b.kv_heads, b.head_dim);
   if (b.v_head_dim != b.head_dim) text += fmt::format(", values {}", b.v_head_dim);
-  text += fmt::format(", {}", kv_dtype_name(b.kv_dtype));
+  text += fmt::format(", {}", dtype);
   if (b.window > 0) text += fmt::format(", window {}", b.window);
   if (b.softcap > 0) text += fmt::format(", soft cap {}", b.softcap);
   if (b.sinks) text += ", sinks";
+  return text;
+}
+
+std::string attention_title(std::string_view kind, const AttentionBench& b) {
+  std::string text = problem_text(kind, b, kv_dtype_name(b.kv_dtype));
   if (!std::holds_alternative<ExactAttention>(b.attention)) {
     text += fmt::format(", attention {}", attention_text(b.attention));
   }
@@ -126,17 +148,8 @@ void report_attention(const Common& common, std::string_view kind, const Attenti
   if (common.json) {
     Json object = figures(result);
     object.update(circumstances(result, context, machine));
-    object.update({{"kind", kind},
-                   {"q_heads", b.q_heads},
-                   {"kv_heads", b.kv_heads},
-                   {"head_dim", b.head_dim},
-                   {"v_head_dim", b.v_head_dim},
-                   {"kv_len", b.kv_len},
-                   {"q_len", b.q_len},
-                   {"kv_dtype", kv_dtype_name(b.kv_dtype)},
-                   {"window", b.window},
-                   {"softcap", b.softcap},
-                   {"sinks", b.sinks},
+    object.update(problem_json(kind, b));
+    object.update({{"kv_dtype", kv_dtype_name(b.kv_dtype)},
                    {"attention", attention_text(b.attention)},
                    {"caches", result.caches},
                    {"rotated_bytes", result.rotated_bytes},
@@ -157,6 +170,31 @@ void report_attention(const Common& common, std::string_view kind, const Attenti
                     human_bytes(result.rotated_bytes), beside, times_text(times),
                     rates_text({rate_row("GB/s of keys and values", result.gb_per_s),
                                 rate_row("GFLOP/s; ceiling: SGEMM", result.gflop_per_s),
+                                rate_row("GFLOP/s; ceiling: multiply-adds",
+                                         {result.gflop_per_s.value, result.peak_gflop_per_s})})));
+}
+
+void report_backward(const Common& common, const BackwardBench& b,
+                     const BackwardBenchResult& result, const Context& context,
+                     const Machine& machine) {
+  note_shortage(common, result.cpu_fraction, context.threads());
+  if (common.json) {
+    Json object = arithmetic(result);
+    object.update(circumstances(result, context, machine));
+    object.update(problem_json("backward", b));
+    object.update({{"dtype", dtype_name(b.dtype)},
+                   {"forward_ms_median", result.forward_ms.median},
+                   {"forward_ms_min", result.forward_ms.min},
+                   {"forward_ms_max", result.forward_ms.max},
+                   {"peak_gflop_per_s", result.peak_gflop_per_s}});
+    print_json(object);
+    return;
+  }
+  print(fmt::format("{}\n{}\n\n{}\n{}", problem_text("backward", b, dtype_name(b.dtype)),
+                    circumstances_text(result, context, machine),
+                    times_text({times_row("attend_backward()", result.ms),
+                                times_row("attend()", result.forward_ms)}),
+                    rates_text({rate_row("GFLOP/s; ceiling: SGEMM", result.gflop_per_s),
                                 rate_row("GFLOP/s; ceiling: multiply-adds",
                                          {result.gflop_per_s.value, result.peak_gflop_per_s})})));
 }

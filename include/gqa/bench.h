@@ -102,6 +102,37 @@ AttentionBenchResult bench_attention(Context& context, const AttentionBench& ben
                                      const BenchOptions& options = {},
                                      const Progress& progress = {});
 
+/// One call of attend_backward() with one sequence, causal: the queries are its last q_len tokens.
+/// Queries, keys, values, outputs and all gradients are dense arrays of one type, of random numbers.
+struct BackwardBench {
+  int64_t q_heads = 32;
+  int64_t kv_heads = 8;
+  int64_t head_dim = 128;
+  int64_t v_head_dim = 128;
+  int64_t kv_len = 2048;  ///< tokens, those of the queries among them
+  int64_t q_len = 2048;
+  DType dtype = DType::f32;
+  int64_t window = 0;    ///< Mask::window
+  float softcap = 0.0f;  ///< AttendOptions::softcap
+  bool sinks = false;    ///< AttendOptions::sinks, and their gradients
+};
+
+struct BackwardBenchResult {
+  BenchTimes ms;
+  BenchTimes forward_ms;  ///< of attend() on the same arrays, in turns with it
+  /// Useful operations, 2 * (3 * head_dim + 2 * v_head_dim) for each query head and each key that
+  /// it sees, 10^9 a second; ceiling: as of attention.
+  BenchRate gflop_per_s;
+  double peak_gflop_per_s = 0;  ///< as of attention
+  double cpu_fraction = 0;      ///< of attend_backward(), as of attention
+  int repeats = 0;
+};
+
+/// Times attend_backward() and, in turns with it, attend() and the ceiling. Give a Context with
+/// pinned threads. Throws Error as bench_attention() does.
+BackwardBenchResult bench_backward(Context& context, const BackwardBench& bench,
+                                   const BenchOptions& options = {}, const Progress& progress = {});
+
 /// `batch` sequences that read a prompt each, of random tokens, and then decode together, greedily.
 struct ModelBench {
   std::optional<int64_t> prompt_tokens = {};  ///< none: 512, or what the context holds

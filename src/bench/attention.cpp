@@ -15,9 +15,8 @@
 #include "kernels/context.h"
 
 namespace gqa {
-namespace {
 
-void check(const AttentionBench& b, const BenchOptions& options) {
+void bench::check(const AttentionBench& b, const BenchOptions& options) {
   const auto at_least_1 = [](const char* name, int64_t value) {
     require(value >= 1, "{} is {}, expected 1 or more", name, value);
   };
@@ -40,6 +39,8 @@ void check(const AttentionBench& b, const BenchOptions& options) {
   require(b.softcap == 0 && !b.sinks, "attention is {}, expected exact with a soft cap or sinks",
           attention_text(b.attention));
 }
+
+namespace {
 
 /// The same random lump for every sequence: their values matter to no time.
 bench::KvRows random_lump(const AttentionBench& b) {
@@ -108,7 +109,7 @@ AttentionBenchResult bench_exact(Context& context, const AttentionBench& b,
 
 AttentionBenchResult bench_attention(Context& context, const AttentionBench& b,
                                      const BenchOptions& options, const Progress& progress) {
-  check(b, options);
+  bench::check(b, options);
   if (std::holds_alternative<ExactAttention>(b.attention)) {
     return bench_exact(context, b, options, progress);
   }

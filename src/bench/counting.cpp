@@ -49,6 +49,11 @@ double attention_flop(int64_t q_heads, int64_t head_dim, int64_t v_head_dim, int
          static_cast<double>(pairs);
 }
 
+double backward_flop(int64_t q_heads, int64_t head_dim, int64_t v_head_dim, int64_t pairs) {
+  return 2.0 * static_cast<double>(3 * head_dim + 2 * v_head_dim) * static_cast<double>(q_heads) *
+         static_cast<double>(pairs);
+}
+
 double prefill_flop(const ModelConfig& c, int64_t prompt_tokens) {
   const int64_t pairs =
       visible_pairs({.causal = true, .window = c.window}, prompt_tokens, prompt_tokens);

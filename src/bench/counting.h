@@ -22,6 +22,9 @@ int64_t count_keys(const std::vector<KeyRange>& runs);
 /// each pair.
 double attention_flop(int64_t q_heads, int64_t head_dim, int64_t v_head_dim, int64_t pairs);
 
+/// The same of its backward: three products over the head size, two over that of values.
+double backward_flop(int64_t q_heads, int64_t head_dim, int64_t v_head_dim, int64_t pairs);
+
 /// Operations of a model that reads a prompt from its beginning: products with the weights, logits
 /// of the last token, attention.
 double prefill_flop(const ModelConfig& config, int64_t prompt_tokens);

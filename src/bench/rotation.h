@@ -30,6 +30,9 @@ int64_t product(Sizes... sizes) {
   return *result;
 }
 
+/// Throws Error (usage) as bench_attention() does.
+void check(const AttentionBench& b, const BenchOptions& options);
+
 /// Type of queries and outputs.
 DType q_dtype(const AttentionBench& b);
 

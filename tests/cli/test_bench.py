@@ -56,6 +56,31 @@ class BenchTest(VerbCase):
             kv_dtype="f32")
         self.assertEqual(found["isa"], isa)
 
+    def check_backward(self, *args, flop, **config):
+        found = self.json("bench", "backward", *SMALL, *args)
+        expected = {"kind": "backward", "threads": 1, "repeats": 2, "q_heads": 4, "kv_heads": 2,
+                    "head_dim": 16, "v_head_dim": 16, "kv_len": 96, "q_len": 96, "dtype": "f32",
+                    "window": 0, "softcap": 0, "sinks": False} | config
+        self.assertEqual({key: found[key] for key in expected}, expected)
+        for key in "ms", "forward_ms":
+            self.assertTrue(0 < found[f"{key}_min"] <= found[f"{key}_median"] <= found[f"{key}_max"])
+        self.assertAlmostEqual(found["gflop_per_s"] * found["ms_median"] * 1e6 / flop, 1, 9)
+        self.assertAlmostEqual(found["compute_fraction"] * found["ceiling_gflop_per_s"]
+                               / found["gflop_per_s"], 1, 9)
+        self.assertGreater(found["peak_gflop_per_s"], found["gflop_per_s"])
+        self.assertTrue(0 <= found["cpu_fraction"] <= 1)
+        self.assertEqual(found["short_of_cores"], found["cpu_fraction"] < 0.9)
+
+    def test_backward(self):
+        self.check_backward(flop=10 * 4 * 16 * 96 * 97 / 2)
+        self.check_backward("--v-head-dim", "8", "--q-len", "2", "--window", "10", "--softcap",
+                            "30", "--sinks", "--dtype", "bf16", flop=2 * (3 * 16 + 2 * 8) * 4 * 20,
+                            v_head_dim=8, q_len=2, window=10, softcap=30, sinks=True, dtype="bf16")
+        text = self.ok("bench", "backward", *SMALL, "--sinks", "--quiet")
+        for words in ["96 query tokens against 96 keys, 4/2 heads of size 16, f32, sinks",
+                      "attend_backward()", "attend()", "median", "SGEMM", " %"]:
+            self.assertIn(words, text)
+
     def test_text(self):
         text = self.ok("bench", "decode", *SMALL, "--kv-dtype", "bf16", "--quiet")
         for words in ["1 query token against 96 keys, 4/2 heads of size 16, bf16", "1 thread",
@@ -176,8 +201,8 @@ class BenchTest(VerbCase):
 
     def test_usage_errors(self):
         cases = {
-            r"decode, prefill, model or recall \(see gqa bench --help": ["bench"],
-            "unexpected argument 'backward'": ["bench", "backward"],
+            r"decode, prefill, backward, model or recall \(see gqa bench --help": ["bench"],
+            "unexpected argument 'sideways'": ["bench", "sideways"],
             r"(?s)--frobnicate.*gqa bench decode --help": ["bench", "decode", "--frobnicate"],
             "--q-heads: .* at least|--q-heads: .* from 1": ["bench", "decode", "--q-heads", "0"],
             "kv_heads is 5": ["bench", "decode", "--kv-heads", "5"],
@@ -186,6 +211,10 @@ class BenchTest(VerbCase):
             "'-1'": ["bench", "decode", "--window", "-1"],
             "softcap is -1": ["bench", "decode", "--softcap", "-1"],
             "--repeats": ["bench", "decode", "--repeats", "0"],
+            "kv_heads is 6": ["bench", "backward", "--kv-heads", "6"],
+            "q_len is 66": ["bench", "backward", "--kv-len", "64", "--q-len", "66"],
+            "'int8'": ["bench", "backward", "--dtype", "int8"],
+            "--kv-dtype": ["bench", "backward", "--kv-dtype", "f16"],
             "--prompt-tokens": ["bench", "decode", "--prompt-tokens", "5"],
             "'nonsense'": ["bench", "decode", "--attention", "nonsense"],
             "soft cap or sinks": ["bench", "decode", "--attention", "block:64", "--sinks"],
@@ -201,6 +230,7 @@ class BenchTest(VerbCase):
             with self.subTest(args=args):
                 self.refused(2, args, [words])
         self.refused(66, ["bench", "model", self.root / "none"], ["none"])
+        self.refused(71, ["bench", "backward", "--kv-len", str(2**30)], ["memory"])
         self.refused(71, ["bench", "decode", "--kv-len", str(2**40)], ["memory"])
 
 

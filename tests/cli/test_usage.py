@@ -12,7 +12,7 @@ class UsageTest(VerbCase):
             self.assertRegex(text, rf"(?m)^  {verb} +[A-Z]")
 
     def test_help_of_each_verb(self):
-        kinds = ["bench decode", "bench prefill", "bench model"]
+        kinds = ["bench decode", "bench prefill", "bench backward", "bench model"]
         for verb in [*(verb for verb in VERBS if verb != "bench"), *kinds]:
             with self.subTest(verb):
                 text = self.ok(*verb.split(), "--help")
@@ -24,7 +24,7 @@ class UsageTest(VerbCase):
     def test_help_of_bench(self):
         text = self.ok("bench", "--help")
         self.assertIn("Usage: gqa bench ", text)
-        for kind in ["decode", "prefill", "model"]:
+        for kind in ["decode", "prefill", "backward", "model"]:
             self.assertRegex(text, rf"(?m)^  {kind} +[A-Z]")
 
     def test_version(self):
