@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "core/half.h"
 #include "gqa/attention_backward.h"
 #include "kernels/load_row.h"
 

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "attention/prefetch.h"
 #include "core/half.h"
 #include "kernels/load_row.h"
 
@@ -40,6 +41,11 @@ void load_row_terms(const kernels::Table& kernels, const BackwardJob& job, const
     const int64_t t = r / heads;
     const int64_t h = first + r % heads;
     const float own = load_element(lse.data, DType::f32, t * lse.strides[0] + h * lse.strides[1]);
+    if (t + tokens_ahead < t_end) {
+      const AnyMutView<3>& out = item.forward.out;
+      prefetch_row({out.data, out.dtype, out.shape, out.strides}, t + tokens_ahead, h);
+      prefetch_row(item.d_out, t + tokens_ahead, h);
+    }
     load(item.forward.out, t, h, scratch);
     load(item.d_out, t, h, scratch + stride);
     terms.lse[head.first_row + r] =

@@ -120,7 +120,7 @@ void BackwardRun::prepare() {
     progress_.clear(i);
     if (!item(head).dq.data) return;
     const BackwardTile rows(kernels_, job_, head, tile, terms_);
-    if (rows.seen_after(-1) < 0) rows.clear_dq();
+    if (rows.seen_after(-1) < 0) rows.clear_dq(workspace(thread));
   });
   for_bias_rows([](const BiasSums& dbias, int64_t row) { dbias.clear(row); });
 }

@@ -1,12 +1,11 @@
 #include "attention/backward_tile.h"
 
 #include <algorithm>
-#include <array>
 #include <bit>
 #include <cmath>
 #include <limits>
 
-#include "core/half.h"
+#include "attention/prefetch.h"
 #include "kernels/load_row.h"
 
 namespace gqa {
@@ -44,7 +43,8 @@ BackwardTile::BackwardTile(const kernels::Table& kernels, const BackwardJob& job
       shape_(job.shapes[static_cast<size_t>(head.item)]),
       options_(job.options),
       tile_(tile_of(kernels, job, head, tile)),
-      first_row_(tile * head.tile_tokens * shape_.heads(head.kv_head)),
+      heads_(shape_.heads(head.kv_head)),
+      first_row_(tile * head.tile_tokens * heads_),
       k_stride_(row_stride(shape_.head_dim)),
       v_stride_(row_stride(shape_.v_head_dim)),
       scale_(tile_.scale()),
@@ -73,7 +73,15 @@ void BackwardTile::load(const BackwardWorkspace& w) const {
     kernels::load_row(kernels_, x.data, x.dtype, begin, x.strides[2], x.shape[2], to);
     std::fill(to + x.shape[2], to + stride, 0.0f);
   };
+  const auto ask = [&](int64_t r) {
+    if (r >= tile_.rows()) return;
+    prefetch_row(item_.forward.q, tile_.token(r), tile_.head(r));
+    prefetch_row(item_.d_out, tile_.token(r), tile_.head(r));
+  };
+  const int64_t ahead = tokens_ahead * heads_;
+  for (int64_t r = 0; r < ahead; ++r) ask(r);
   for (int64_t r = 0; r < tile_.rows(); ++r) {
+    ask(r + ahead);
     float* const q = w.q + r * k_stride_;
     row(item_.forward.q, r, k_stride_, q);
     for (int64_t d = 0; d < shape_.head_dim; ++d) q[d] *= scale_;
@@ -83,21 +91,18 @@ void BackwardTile::load(const BackwardWorkspace& w) const {
 
 void BackwardTile::work(int64_t chunk, BackwardChunk& keys, const BiasSums* dbias,
                         const BackwardWorkspace& w) const {
-  const float* const finite_q = finite(w.q, k_stride_, w.finite_q);
-  const float* const finite_d_out = finite(w.d_out, v_stride_, w.finite_d_out);
-  BackwardWorkspace with_finite = w;
-  with_finite.finite_q = const_cast<float*>(finite_q);
-  with_finite.finite_d_out = const_cast<float*>(finite_d_out);
+  const FiniteRows rows{finite(w.q, k_stride_, w.finite_q),
+                        finite(w.d_out, v_stride_, w.finite_d_out)};
   std::fill_n(w.dq, tile_.rows() * k_stride_, 0.0f);
   const int64_t end = (chunk + 1) * chunk_blocks;
   for (int64_t b = tile_.keys().next(chunk * chunk_blocks, end); b < end;
        b = tile_.keys().next(b + 1, end)) {
-    work_block(b, keys.block(b), dbias, with_finite);
+    work_block(b, keys.block(b), rows, dbias, w);
   }
 }
 
-void BackwardTile::work_block(int64_t block, const ChunkBlock& keys, const BiasSums* dbias,
-                              const BackwardWorkspace& w) const {
+void BackwardTile::work_block(int64_t block, const ChunkBlock& keys, const FiniteRows& rows,
+                              const BiasSums* dbias, const BackwardWorkspace& w) const {
   const uint64_t any = look(block, w);
   if (any == 0) return;
   const bool alike = std::all_of(w.visible, w.visible + tile_.rows(),
@@ -105,9 +110,9 @@ void BackwardTile::work_block(int64_t block, const ChunkBlock& keys, const BiasS
   score(keys, alike, w);
   weigh(block, dbias, w);
   if (item_.dv.data) {
-    add_to_keys(w.scores, w.d_out, w.finite_d_out, v_stride_, alike, keys.dv, w);
+    add_to_keys(w.scores, w.d_out, rows.d_out, v_stride_, alike, keys.dv, w);
   }
-  if (item_.dk.data) add_to_keys(w.ds, w.q, w.finite_q, k_stride_, alike, keys.dk, w);
+  if (item_.dk.data) add_to_keys(w.ds, w.q, rows.q, k_stride_, alike, keys.dk, w);
   if (item_.dq.data) add_to_queries(keys, alike, w);
 }
 
@@ -277,14 +282,9 @@ void BackwardTile::add_dq(bool first, bool last, float* sums, const BackwardWork
   }
 }
 
-void BackwardTile::clear_dq() const {
-  const AnyMutView<3>& dq = item_.dq;
-  for (int64_t r = 0; r < tile_.rows(); ++r) {
-    const int64_t begin = tile_.token(r) * dq.strides[0] + tile_.head(r) * dq.strides[1];
-    for (int64_t d = 0; d < shape_.head_dim; ++d) {
-      store_element(dq.data, dq.dtype, begin + d * dq.strides[2], 0.0f);
-    }
-  }
+void BackwardTile::clear_dq(const BackwardWorkspace& w) const {
+  std::fill_n(w.dq, k_stride_, 0.0f);
+  for (int64_t r = 0; r < tile_.rows(); ++r) write_dq(r, w.dq);
 }
 
 void BackwardTile::write_dq(int64_t row, const float* values) const {

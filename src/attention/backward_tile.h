@@ -31,11 +31,17 @@ class BackwardTile {
   /// dq. sums: those of the head, or null if they are dq itself.
   void add_dq(bool first, bool last, float* sums, const BackwardWorkspace& w) const;
   /// dq of rows that see no key.
-  void clear_dq() const;
+  void clear_dq(const BackwardWorkspace& w) const;
 
  private:
-  void work_block(int64_t block, const ChunkBlock& keys, const BiasSums* dbias,
-                  const BackwardWorkspace& w) const;
+  /// Queries and gradients of outputs with 0 for rows that are not finite.
+  struct FiniteRows {
+    const float* q;
+    const float* d_out;
+  };
+
+  void work_block(int64_t block, const ChunkBlock& keys, const FiniteRows& rows,
+                  const BiasSums* dbias, const BackwardWorkspace& w) const;
   uint64_t look(int64_t block, const BackwardWorkspace& w) const;
   void score(const ChunkBlock& keys, bool alike, const BackwardWorkspace& w) const;
   void weigh(int64_t block, const BiasSums* dbias, const BackwardWorkspace& w) const;
@@ -53,6 +59,7 @@ class BackwardTile {
   const ItemShape& shape_;
   const AttendOptions& options_;
   Tile tile_;
+  int64_t heads_;
   int64_t first_row_;  ///< of the head's rows
   int64_t k_stride_, v_stride_;
   float scale_;

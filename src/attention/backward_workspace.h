@@ -12,7 +12,7 @@ namespace gqa {
 struct BackwardWorkspace : ScoreBlock {
   ChunkMemory chunk;
   float* q;             ///< [rows]: queries, scaled
-  float* finite_q;      ///< [rows]: the same with 0 for rows that are not finite, if there are any
+  float* finite_q;      ///< [rows]: for the same with 0 for rows that are not finite
   float* d_out;         ///< [rows]
   float* finite_d_out;  ///< [rows]
   float* dq;            ///< [rows]: of a chunk, over the scale
@@ -30,17 +30,16 @@ struct BackwardWorkspace : ScoreBlock {
       used += round_up(n, kernels::row_padding);
       return p;
     };
-    BackwardWorkspace* const to = w;
     const int64_t k_row = row_stride(s.max_head_dim);
     const int64_t v_row = row_stride(s.max_v_head_dim);
     const auto put = [&](float* BackwardWorkspace::*member, int64_t n) {
       float* p = take(n);
-      if (to) to->*member = p;
+      if (w) w->*member = p;
     };
     const ChunkMemory chunk{take(s.max_keys * k_row), take(s.max_keys * k_row),
                             take(s.max_keys * v_row), take(s.max_keys * k_row),
                             take(s.max_keys * v_row), take(transpose_rows * v_row)};
-    if (to) to->chunk = chunk;
+    if (w) w->chunk = chunk;
     put(&BackwardWorkspace::q, s.max_rows * k_row);
     put(&BackwardWorkspace::finite_q, s.max_rows * k_row);
     put(&BackwardWorkspace::d_out, s.max_rows * v_row);
@@ -51,7 +50,7 @@ struct BackwardWorkspace : ScoreBlock {
     put(&BackwardWorkspace::ds, s.max_rows * kernels::key_block);
     put(&BackwardWorkspace::capped, s.max_rows * kernels::key_block);
     float* const visible = take(2 * s.max_rows);
-    if (to) to->visible = reinterpret_cast<uint64_t*>(visible);
+    if (w) w->visible = reinterpret_cast<uint64_t*>(visible);
     return used;
   }
 };

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "attention/blocks.h"
+#include "attention/prefetch.h"
 #include "core/half.h"
 #include "kernels/load_row.h"
 
@@ -47,23 +48,11 @@ void Tile::load_queries(const Workspace& w) const {
   const float factor = scale();
   for (int64_t r = 0; r < rows(); ++r) {
     const int64_t base = token(r) * x.strides[0] + head(r) * x.strides[1];
-    if (x.strides[2] == 1) prefetch_query(r);
+    if (token(r) + tokens_ahead < t_end_) prefetch_row(x, token(r) + tokens_ahead, head(r));
     kernels::load_row(kernels_, x.data, x.dtype, base, x.strides[2], shape_.head_dim, q);
     kernels_.prepare_query(shape_.kv_dtype, q, shape_.head_dim, factor,
                            w.queries + r * query_bytes_);
   }
-}
-
-/// A tile's queries lie far apart, token by token: asks for the same head some tokens ahead.
-void Tile::prefetch_query(int64_t row) const {
-  constexpr int64_t tokens_ahead = 4;
-  const AnyView<3>& x = item_.q;
-  const int64_t t = token(row) + tokens_ahead;
-  if (t >= t_end_) return;
-  const int64_t element = dtype_bytes(x.dtype);
-  const auto* p =
-      static_cast<const char*>(x.data) + (t * x.strides[0] + head(row) * x.strides[1]) * element;
-  for (int64_t i = 0; i < shape_.head_dim * element; i += 64) __builtin_prefetch(p + i);
 }
 
 void Tile::attend_chunk(int64_t chunk, const Workspace& w, const Rows& out) const {

@@ -52,7 +52,6 @@ class Tile {
   const std::byte* query(const Workspace& w, int64_t row) const {
     return w.queries + row * query_bytes_;
   }
-  void prefetch_query(int64_t row) const;
   void attend_block(int64_t block, int64_t next_block, const Workspace& w, const Rows& out) const;
   void load_bias(int64_t row, int64_t block, float* out) const;
   template <typename Body>
