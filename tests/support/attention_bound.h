@@ -30,16 +30,22 @@ struct Bound {
 struct Rounded {
   double score = 0, out = 0;
 };
+/// Of this, what concerns a score alone, in units of u.
+inline double score_roundings(const Sizes& s, const AttendOptions& o, const reference::Result& r,
+                              size_t row) {
+  const double a = r.score_size[row];
+  double score = (2 * static_cast<double>(s.head_dim) + 2) * a;
+  if (o.softcap > 0) score += 11 * a;
+  if (r.added_size[row] > 0) score += 3 * (a + r.added_size[row]);
+  return score;
+}
 inline Bound bound(const Sizes& s, const AttendOptions& o, const reference::Result& r, size_t row,
                    size_t element, const Rounded& rounded) {
   const double u = 0x1p-24;
   const double keys = static_cast<double>(s.kv_len);
   const double rescalings = keys / 64 + keys / 1024 + 3;
-  const double a = r.score_size[row];
-  const double size = a + r.added_size[row];
-  double score = (2 * static_cast<double>(s.head_dim) + 2) * a + 6 * size;
-  if (o.softcap > 0) score += 11 * a;
-  if (r.added_size[row] > 0) score += 3 * size;
+  const double size = r.score_size[row] + r.added_size[row];
+  const double score = score_roundings(s, o, r, row) + 6 * size;
   const double weight = score * u + (2 + 3 * rescalings) * u + std::expm1(rounded.score);
   const double chain = 2 * (std::min(keys, 1024.0) + keys / 1024 + 3) * u;
   double sink = 0;
