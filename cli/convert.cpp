@@ -31,11 +31,7 @@ std::optional<Calibration> calibration(const ConvertArgs& args) {
   }
   Calibration result = args.calibration;
   result.isa = args.common.isa;
-  if (args.calibrate != own_text) {
-    result.text = args.calibrate;
-  } else if (!result.sampled_tokens) {
-    result.sampled_tokens = 3 * result.tokens;  // as many as with a text
-  }
+  if (args.calibrate != own_text) result.text = args.calibrate;
   return result;
 }
 
@@ -55,7 +51,8 @@ int run_convert(const ConvertArgs& args) {
     options.calibration = calibration(args);
   }
   options.output.threads = args.common.threads;
-  return run_export(args, options.output, [&](const Progress& progress) {
+  return run_export(args, options.output, [&](const Progress& progress, const Refined& refined) {
+    if (options.calibration) options.calibration->refined = refined;
     return plan_convert(args.model, options, progress);
   });
 }
@@ -111,15 +108,16 @@ std::vector<CLI::Option*> add_calibration(CLI::App& verb, ConvertArgs& args) {
     });
   };
   return {
-      add_count("--calibrate-tokens", "N", "Tokens taken from TEXT; default: 4096", 1,
+      add_count("--calibrate-tokens", "N", "Tokens taken from TEXT; default: 32768", 1,
                 [](Calibration& c, int64_t n) { c.tokens = n; }),
       add_count("--sampled-tokens", "N",
-                "Tokens that the model itself writes, besides;\ndefault: twice --calibrate-tokens",
+                "Tokens that the model itself writes, besides; default: 0,\nwith `self` "
+                "--calibrate-tokens",
                 0, [](Calibration& c, int64_t n) { c.sampled_tokens = n; }),
       add_count(
           "--refine", "STEPS",
-          "Steps in which each layer is fitted to what the\noriginal's puts out, once merged; "
-          "default: 4",
+          "Gradient steps in which each layer is fitted to what the\noriginal's puts out, once "
+          "merged; default: 600",
           0, [](Calibration& c, int64_t n) { c.steps = static_cast<int>(n); }),
   };
 }

@@ -14,7 +14,7 @@ struct ExpandArgs : ExportArgs {
 int run_expand(const ExpandArgs& args) {
   ExportOptions output = args.output;
   output.threads = args.common.threads;
-  return run_export(args, output, [&](const Progress& progress) {
+  return run_export(args, output, [&](const Progress& progress, const Refined&) {
     return plan_expand(args.model, output, progress);
   });
 }

@@ -104,9 +104,30 @@ void announce(const ExportArgs& args, const ConvertPlan& plan) {
                           human_bytes(plan.result_kv_bytes_per_token))));
 }
 
-void report(const ExportArgs& args, const ConvertPlan& plan) {
+Json as_json(const LayerRefinement& layer) {
+  return {{"layer", layer.layer}, {"error_before", layer.before}, {"error_after", layer.after},
+          {"steps", layer.steps}, {"kept_after", layer.kept},     {"diverged", layer.diverged}};
+}
+
+std::string as_text(const LayerRefinement& layer) {
+  if (layer.diverged && layer.kept == 0) {
+    return fmt::format(
+        "warning: layer {}: refinement diverged after {} steps: the layer stays as it was merged",
+        layer.layer, layer.steps);
+  }
+  return fmt::format("layer {}: error {:.4f} -> {:.4f}, held out ({} of {} steps)", layer.layer,
+                     layer.before, layer.after, layer.kept, layer.steps);
+}
+
+void report(const ExportArgs& args, const ConvertPlan& plan,
+            const std::vector<LayerRefinement>& refined) {
   if (args.common.json) {
-    print_json(as_json(args, plan));
+    Json object = as_json(args, plan);
+    if (!refined.empty()) {
+      Json& layers = object["refined"] = Json::array();
+      for (const LayerRefinement& layer : refined) layers.push_back(as_json(layer));
+    }
+    print_json(object);
   } else {
     const std::string rank =
         plan.planes.empty() ? "" : fmt::format(", head size {}", rank_change(plan));
@@ -157,8 +178,14 @@ int run_export(const ExportArgs& args, const ExportOptions& output, const Planne
   ProgressBar bar(args.common);
   check_output_place(args.model, args.out, output);
   const bool goes_on = output.resume && !args.dry_run;
+  std::vector<LayerRefinement> refined;
+  const Refined tell = [&](const LayerRefinement& layer) {
+    refined.push_back(layer);
+    bar.erase();
+    note(args.common, as_text(layer));
+  };
   const Conversion conversion = stoppable(goes_on, {ErrorKind::interrupted}, args.out,
-                                          [&] { return planner(bar.callback()); });
+                                          [&] { return planner(bar.callback(), tell); });
   conversion.check(args.out);
   bar.erase();
   if (args.dry_run) {
@@ -169,7 +196,7 @@ int run_export(const ExportArgs& args, const ExportOptions& output, const Planne
   stoppable(goes_on, {ErrorKind::interrupted, ErrorKind::io}, args.out,
             [&] { conversion.write(args.out, bar.callback()); });
   bar.erase();
-  report(args, conversion.plan());
+  report(args, conversion.plan(), refined);
   return 0;
 }
 

@@ -23,8 +23,9 @@ void add_export_places(CLI::App& verb, ExportArgs& args, ExportOptions& output);
 /// --dtype and --max-shard-size.
 std::vector<CLI::Option*> add_export_format(CLI::App& verb, ExportOptions& output);
 
-/// Plans a conversion, telling progress.
-using Planner = std::function<Conversion(const Progress&)>;
+using Refined = std::function<void(const LayerRefinement&)>;
+/// Plans a conversion, telling progress; whoever refines layers tells of them, too.
+using Planner = std::function<Conversion(const Progress&, const Refined&)>;
 
 /// Plans once, says what it will take, writes (unless it is a dry run) and reports: data (--json,
 /// dry run) on standard output, else messages. Returns the exit code.

@@ -62,7 +62,7 @@ class Attention(Setting):
             out = pathlib.Path(self.folder.name) / model.name
             try:
                 run_child([self.gqa, "convert", model.path, out, "--kv-heads", model.kv_heads, "--calibrate",
-                           self.texts["calibration"], *experiment_cells.CALIBRATE, "--quiet"])
+                           self.texts["calibration"], *experiment_cells.FEW_TOKENS, "--refine", "0", "--quiet"])
                 self.directed[model.name] = out
             except Failed as failed:
                 self.directed[model.name] = failed

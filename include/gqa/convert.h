@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -22,16 +23,32 @@ struct ExportOptions {
   int threads = 0;      ///< 0: default_threads(); the result does not depend on it
 };
 
+/// How refining went for one layer. Errors are squared, of what its attention puts out on windows
+/// of the text that took no part in the steps (on all where there are fewer than four), relative to
+/// the square of what the original's does.
+struct LayerRefinement {
+  int64_t layer = 0;
+  double before = 0;      ///< once merged
+  double after = 0;       ///< of what is kept: never more
+  int steps = 0;          ///< that were made
+  int kept = 0;           ///< after how many of them the layer is; 0: as it was merged
+  bool diverged = false;  ///< the error was no longer finite
+};
+
 /// Text that a conversion learns from, and how.
 struct Calibration {
   std::filesystem::path text;  ///< plain text, UTF-8; empty: only what the model itself writes
   std::string sha256 = {};     ///< that the text must have; empty: any
-  int64_t tokens = 4096;       ///< taken from the text, from all over it
-  /// Sampled from the model itself, in addition; none: twice `tokens`.
+  int64_t tokens = 32'768;     ///< taken from the text, from all over it
+  /// Sampled from the model itself, in addition; none: `tokens`.
   std::optional<int64_t> sampled_tokens = {};
   int64_t window = 512;  ///< tokens that see each other, at most
-  int steps = 4;         ///< Gauss-Newton steps per layer after merging; 0: merging alone
+  int steps = 600;       ///< gradient steps per layer after merging; 0: merging alone
   std::string isa = {};  ///< as in ContextOptions; threads are those of ExportOptions
+  /// Told of every layer that is refined, from the thread that called; may be empty, may throw.
+  std::function<void(const LayerRefinement&)> refined = {};
+
+  int64_t sampled() const { return sampled_tokens.value_or(tokens); }
 };
 
 struct ConvertOptions {

@@ -24,7 +24,7 @@ void check(const Calibration& calibration) {
           calibration.window);
   require(calibration.steps >= 0, "refinement steps: expected at least 0, got {}",
           calibration.steps);
-  require(!calibration.text.empty() || calibration.sampled_tokens.value_or(1) > 0,
+  require(!calibration.text.empty() || calibration.sampled() > 0,
           "calibration without a text needs sampled tokens");
 }
 
@@ -42,7 +42,7 @@ void read_text_part(const SourceModel& source, const Calibration& calibration,
 void write_own_part(Context& context, const SourceModel& source, const ConvertOptions& options,
                     const Progress& progress, CalibrationWindows& text) {
   const Calibration& calibration = *options.calibration;
-  const int64_t tokens = calibration.sampled_tokens.value_or(2 * calibration.tokens);
+  const int64_t tokens = calibration.sampled();
   if (tokens == 0) return;
   const Model model = Model::load(source.dir, progress);
   const int64_t goal = text.tokens() + tokens;

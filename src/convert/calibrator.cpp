@@ -4,12 +4,16 @@
 #include <limits>
 #include <utility>
 
+#include "convert/calibration_needs.h"
 #include "convert/calibration_text.h"
 #include "convert/merge_matrices.h"
 #include "convert/stored_heads.h"
 #include "core/fail.h"
-#include "regroup/fit_block.h"
 #include "regroup/key_directions.h"
+#include "regroup/lumps.h"
+#include "regroup/products.h"
+#include "regroup/refine_block.h"
+#include "regroup/refit_outputs.h"
 #include "regroup/rotary_planes.h"
 #include "regroup/sensitivity.h"
 #include "regroup/stream.h"
@@ -17,18 +21,8 @@
 namespace gqa {
 namespace {
 
-/// How much of what the layers before have lost a layer is to make good: all of it would be fitted
-/// at the cost of what the layer itself does.
-constexpr float made_good = 0.5f;
-
 /// Tokens on which models are compared: more would hardly change which is the better one.
 constexpr int64_t compared_tokens = 4096;
-
-double squared_norm(const Rows& rows) {
-  double sum = 0;
-  for (int64_t r = 0; r < rows.rows(); ++r) sum += static_cast<double>(rows.row(r).squaredNorm());
-  return std::max(sum, std::numeric_limits<double>::min());
-}
 
 }  // namespace
 
@@ -91,10 +85,8 @@ struct Calibrator::Impl {
   }
 
   Rows output_of(const Heads& heads, const Rows& inputs) {
-    const BlockShape shape(config, text, heads);
-    BlockAttention block(context.impl(), shape, inputs);
-    block.run(block_weights(heads));
-    return block.output();
+    return block_output(context.impl(), BlockShape(config, text, heads), inputs,
+                        block_weights(heads));
   }
 
   const LayerStudy& study_of(int64_t layer) {
@@ -125,10 +117,15 @@ struct Calibrator::Impl {
       const Heads heads = load(l);
       const Rows inputs = stream.attention_inputs(l);
       const BlockShape shape(config, text, heads);
-      BlockAttention block(context.impl(), shape, inputs);
-      block.run(block_weights(heads));
-      stream.pass(l, block.output());
-      costs += plane_effects(shape, block, heads) / squared_norm(stream.hidden());
+      Rows output(inputs.rows(), config.width);
+      Matrix effects = Matrix::Zero(costs.rows(), costs.cols());
+      for_lumps(context.impl(), shape, inputs, block_weights(heads),
+                [&](const BlockShape& part, const BlockAttention& block, int64_t row) {
+                  output.middleRows(row, part.window_begin.back()) = block.output();
+                  effects += plane_effects(part, block, heads);
+                });
+      stream.pass(l, output);
+      costs += effects / std::max(squared_norm(stream.hidden()), 1e-300);
     }
     return costs;
   }
@@ -149,26 +146,43 @@ struct Calibrator::Impl {
     const bool changed = std::ssize(groups) < layer_study.heads.kv_heads() || !planes.empty();
     if (calibration.steps == 0 || !changed) return heads;
     const BlockShape shape(config, text, heads);
-    return fit_block(context.impl(), shape, layer_study.inputs, target, heads,
-                     {.steps = steps, .seed = options.seed}, interrupt)
-        .heads;
+    heads = refit_outputs(context.impl(), shape, layer_study.inputs, target, heads).heads;
+    if (steps == 0) return heads;
+    const RefineResult refined =
+        refine_block(context.impl(), shape, layer_study.inputs, target, heads,
+                     {.steps = steps, .seed = options.seed, .layer = layer}, interrupt);
+    if (calibration.refined) {
+      calibration.refined(
+          {layer, refined.before, refined.after, refined.steps, refined.kept, refined.diverged});
+    }
+    return refined.heads;
   }
 
   /// Takes the text through the converted layer, and keeps in which directions its keys lie.
   void pass_converted(Chain& at, int64_t layer, const Heads& heads, const Rows& inputs) {
     const BlockShape shape(config, text, heads);
-    BlockAttention block(context.impl(), shape, inputs);
-    block.run(block_weights(heads));
+    Rows output(inputs.rows(), config.width);
+    std::vector<Matrix> moments(static_cast<size_t>(heads.kv_heads()),
+                                Matrix::Zero(heads.head_dim, heads.head_dim));
+    for_lumps(context.impl(), shape, inputs, block_weights(heads),
+              [&](const BlockShape& part, const BlockAttention& block, int64_t row) {
+                const int64_t n = part.window_begin.back();
+                output.middleRows(row, n) = block.output();
+                const double share = static_cast<double>(n) / static_cast<double>(inputs.rows());
+                for (size_t g = 0; g < moments.size(); ++g) {
+                  moments[g] += share * block.key_moments(static_cast<int64_t>(g));
+                }
+              });
     std::vector<double>& directions = at.key_directions.emplace_back();
     for (int64_t g = 0; g < heads.kv_heads(); ++g) {
-      const Matrix rows = principal_directions(block.key_moments(g));
+      const Matrix rows = principal_directions(moments[static_cast<size_t>(g)]);
       if (!rows.allFinite()) {
         fail(ErrorKind::bad_data, "layer {}: keys of KV head {} are not finite on the text", layer,
              g);
       }
       directions.insert(directions.end(), rows.data(), rows.data() + rows.size());
     }
-    at.converted.pass(layer, block.output());
+    at.converted.pass(layer, output);
   }
 
   /// Converts up to this layer, if that is still to be done; what comes of it, of the last one.
@@ -190,7 +204,7 @@ struct Calibrator::Impl {
     const int64_t layer = at.next++;
     const LayerStudy seen = study_layer(context.impl(), config, text, load(layer),
                                         at.converted.attention_inputs(layer));
-    const Rows target = seen.output + made_good * (at.original.hidden() - at.converted.hidden());
+    const Rows target = seen.output + (at.original.hidden() - at.converted.hidden());
     Heads result = converted(seen, layer, groups, target, steps, interrupt);
     // Rounded as it is written.
     const AttentionTensors tensors = attention_tensors(source.checkpoint, layer);
@@ -206,21 +220,10 @@ Calibrator::Calibrator(const SourceModel& source, const ConvertOptions& options,
 Calibrator::~Calibrator() = default;
 
 int64_t Calibrator::tokens() const { return impl_->text.tokens(); }
-int64_t Calibrator::memory_bytes() const {
-  const ModelConfig& c = impl_->config;
-  const int64_t widest = std::max(c.width, c.q_heads * c.head_dim);
-  int64_t pairs = 0;
-  for (const auto& window : impl_->text.windows) pairs += std::ssize(window) * std::ssize(window);
-  // Measured: the program with BLAS; rows of activations at a time; and, of the shape of a
-  // projection in double, the layer before and after, and what conjugate gradients keep. Moments
-  // of inputs come for every query head.
-  constexpr int64_t program = int64_t{24} << 20;
-  constexpr int64_t rows = 14;
-  constexpr int64_t projections = 12;
-  return program + 4 * c.q_heads * pairs + 4 * rows * impl_->text.tokens() * widest +
-         8 * (c.q_heads + projections) * c.width * widest;
+int64_t Calibrator::memory_bytes() const { return calibration_memory(impl_->config, impl_->text); }
+std::string Calibrator::warning(int64_t kv_heads) const {
+  return impl_->calibration.steps > 0 ? few_tokens(impl_->config, tokens(), kv_heads) : "";
 }
-
 const std::string& Calibrator::text_sha256() const { return impl_->sha256; }
 
 const LayerStudy& Calibrator::study(int64_t layer) { return impl_->study_of(layer); }
@@ -234,7 +237,7 @@ HeadGroups Calibrator::best_groups(const LayerStudy& study,
     const Heads heads = closed_form(study, groups);
     const BlockShape shape(s.config, s.text, heads);
     const double error =
-        fit_block(s.context.impl(), shape, study.inputs, study.output, heads, {.steps = 0}).after;
+        refit_outputs(s.context.impl(), shape, study.inputs, study.output, heads).after;
     if (best != nullptr && error >= least) continue;
     best = &groups;
     least = error;

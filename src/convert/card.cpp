@@ -70,8 +70,6 @@ std::string quoted(const std::string& word) {
   return text + "'";
 }
 
-int64_t sampled_tokens(const Calibration& c) { return c.sampled_tokens.value_or(2 * c.tokens); }
-
 bool is_manual(const ExportJob& job) { return job.options.grouping.starts_with("manual"); }
 
 std::string command(const ExportJob& job) {
@@ -86,7 +84,7 @@ std::string command(const ExportJob& job) {
     if (o.calibration) {
       const Calibration& c = *o.calibration;
       text += fmt::format(" --calibrate {} --calibrate-tokens {} --sampled-tokens {} --refine {}",
-                          c.text.empty() ? "self" : "TEXT", c.tokens, sampled_tokens(c), c.steps);
+                          c.text.empty() ? "self" : "TEXT", c.tokens, c.sampled(), c.steps);
     }
   }
   return text + output_flags(o.output);
@@ -129,8 +127,8 @@ std::string calibration_row(const ConvertOptions& options) {
   if (!c.text.empty()) {
     parts.push_back(fmt::format("{} tokens of a text (SHA-256 `{}`)", c.tokens, c.sha256));
   }
-  if (sampled_tokens(c) > 0) {
-    parts.push_back(fmt::format("{} tokens sampled from the original", sampled_tokens(c)));
+  if (c.sampled() > 0) {
+    parts.push_back(fmt::format("{} tokens sampled from the original", c.sampled()));
   }
   return fmt::format("| calibration | {} |\n", fmt::join(parts, ", "));
 }
@@ -153,7 +151,7 @@ std::string refinement(const ConvertOptions& options) {
   if (!options.calibration || options.calibration->steps == 0) return {};
   return fmt::format(
       "Then, layer by layer, queries, keys, values and outputs were fitted to what the original's "
-      "layer puts out ({} Gauss-Newton steps). ",
+      "layer puts out (Adam, up to {} steps a layer). ",
       options.calibration->steps);
 }
 

@@ -195,6 +195,10 @@ Conversion plan_convert(const std::filesystem::path& source, const ConvertOption
   if (calibrator != nullptr) {
     int64_t& peak = job.plan.peak_memory_bytes;
     peak = std::max(peak, calibrator->memory_bytes());
+    size_t most = 0;
+    for (const HeadGroups& groups : job.plan.groups) most = std::max(most, groups.size());
+    const std::string warning = calibrator->warning(static_cast<int64_t>(most));
+    if (!warning.empty()) job.plan.notes.push_back(warning);
   }
   return Conversion(std::move(owned));
 }

@@ -35,7 +35,7 @@ Json calibration_json(const Calibration& calibration) {
   // The text is known by its content, not by its place. null: none.
   json["text_sha256"] = calibration.text.empty() ? Json() : Json(calibration.sha256);
   json["tokens"] = calibration.tokens;
-  json["sampled_tokens"] = calibration.sampled_tokens.value_or(2 * calibration.tokens);
+  json["sampled_tokens"] = calibration.sampled();
   json["window"] = calibration.window;
   json["steps"] = calibration.steps;
   return json;

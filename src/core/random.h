@@ -12,10 +12,10 @@ enum class RandomUse : uint64_t {
   merge = 2,
   search = 3,
   clusters = 4,
-  probe = 5,
   text = 6,
   haystack = 7,
-  bench = 8
+  bench = 8,
+  refine = 9
 };
 
 /// The distributions of <random> are the implementation's choice; these are ours.

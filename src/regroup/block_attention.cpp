@@ -253,20 +253,6 @@ BlockWeights BlockAttention::pullback(const Rows& cotangent) const {
           transposed_times(context_, cotangent, attended_)};
 }
 
-BlockAttention::HeadFactors BlockAttention::pullback_factors(const Rows& cotangent) const {
-  const Projections by = project_back(cotangent);
-  const int64_t d = shape_.head_dim;
-  const auto factors = [&](const Rows& gradients) {
-    std::vector<Matrix> moments;
-    for (int64_t c = 0; c < gradients.cols(); c += d) {
-      const Rows head = gradients.middleCols(c, d);
-      moments.push_back(gram(context_, head, head));
-    }
-    return moments;
-  };
-  return {factors(by.q), factors(by.k), factors(by.v)};
-}
-
 Matrix BlockAttention::key_moments(int64_t g) const {
   const Rows keys = k_.middleCols(g * shape_.head_dim, shape_.head_dim);
   return gram(context_, keys, keys) / static_cast<double>(keys.rows());

@@ -61,13 +61,6 @@ class BlockAttention {
   Rows tangent(const BlockWeights& change) const;
   /// The gradient of sum(cotangent * output) by the weights; cotangent [tokens, width].
   BlockWeights pullback(const Rows& cotangent) const;
-  /// Per head, [head_dim, head_dim]: the second moments, summed over tokens, of the gradients by
-  /// the head's own queries (keys, values) before rotation, that pullback() multiplies by the
-  /// inputs.
-  struct HeadFactors {
-    std::vector<Matrix> q, k, v;
-  };
-  HeadFactors pullback_factors(const Rows& cotangent) const;
   /// E[k k^T] of the keys of KV head g after rotation: [head_dim, head_dim].
   Matrix key_moments(int64_t g) const;
   /// E[y y^T] of the inputs averaged by the attention of query head h: [inputs, inputs].

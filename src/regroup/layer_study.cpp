@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "regroup/keys.h"
+#include "regroup/lumps.h"
 #include "regroup/products.h"
 #include "regroup/rotary_planes.h"
 #include "regroup/shared_values.h"
@@ -15,15 +16,23 @@ LayerStudy study_layer(Context::Impl& context, const ModelConfig& config,
   study.heads = std::move(heads);
   study.inputs = std::move(inputs);
   const BlockShape shape(config, text, study.heads);
-  BlockAttention block(context, shape, study.inputs);
-  block.run(block_weights(study.heads));
-  study.output = block.output();
+  study.output.resize(study.inputs.rows(), study.heads.o.rows());
+  const auto tokens = static_cast<double>(study.inputs.rows());
+  for (int64_t h = 0; h < shape.q_heads(); ++h) {
+    study.averaged.emplace_back(Matrix::Zero(study.heads.inputs(), study.heads.inputs()));
+  }
+  for_lumps(context, shape, study.inputs, block_weights(study.heads),
+            [&](const BlockShape& part, const BlockAttention& block, int64_t row) {
+              const int64_t n = part.window_begin.back();
+              study.output.middleRows(row, n) = block.output();
+              const double share = static_cast<double>(n) / tokens;
+              for (size_t h = 0; h < study.averaged.size(); ++h) {
+                study.averaged[h] += share * block.averaged_moments(static_cast<int64_t>(h));
+              }
+            });
   const Matrix moments =
       gram(context, study.inputs, study.inputs) / static_cast<double>(study.inputs.rows());
   study.grams = make_grams(study.heads, moments);
-  for (int64_t h = 0; h < shape.q_heads(); ++h) {
-    study.averaged.push_back(block.averaged_moments(h));
-  }
   return study;
 }
 

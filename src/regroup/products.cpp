@@ -57,4 +57,10 @@ Matrix gram(Context::Impl& context, const Rows& a, const Rows& b) {
   return sum;
 }
 
+double squared_norm(const Rows& rows) {
+  double sum = 0;
+  for (int64_t r = 0; r < rows.rows(); ++r) sum += static_cast<double>(rows.row(r).squaredNorm());
+  return sum;
+}
+
 }  // namespace gqa

@@ -16,5 +16,7 @@ Rows times_transposed(Context::Impl& context, const Rows& x, const Rows& w);
 Rows transposed_times(Context::Impl& context, const Rows& a, const Rows& b);
 /// The same in double, of f32 rows: accurate sums over many tokens.
 Matrix gram(Context::Impl& context, const Rows& a, const Rows& b);
+/// Of all elements, rows added in double.
+double squared_norm(const Rows& rows);
 
 }  // namespace gqa

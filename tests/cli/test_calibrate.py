@@ -7,7 +7,7 @@ import unittest
 from model_folder import SOURCE
 from verb_case import HELDOUT, VerbCase
 
-QUICK = ["--kv-heads", "4", "--calibrate-tokens", "512", "--sampled-tokens", "512", "--refine", "1"]
+QUICK = ["--kv-heads", "4", "--calibrate-tokens", "512", "--sampled-tokens", "512", "--refine", "40"]
 
 
 class CalibrateTest(VerbCase):
@@ -42,11 +42,29 @@ class CalibrateTest(VerbCase):
         self.refused(2, recipe, ["text_sha256", "--calibrate"])
         self.refused(65, [*recipe, "--calibrate", HELDOUT], ["SHA-256", "heldout.txt"])
 
+    def test_tells_how_refining_went(self):
+        run = self.gqa("convert", SOURCE, self.root / "out", *QUICK, "--calibrate", HELDOUT, "--json")
+        self.assertEqual(run.returncode, 0, run.stderr.decode())
+        layers = json.loads((self.root / "out" / "config.json").read_text())["num_hidden_layers"]
+        result = json.loads(run.stdout)
+        self.assertEqual([one["layer"] for one in result["refined"]], list(range(layers)))
+        for one in result["refined"]:
+            self.assertLess(one["error_after"], one["error_before"])
+            self.assertEqual(one["steps"], 40)
+            self.assertGreater(one["kept_after"], 0)
+            self.assertFalse(one["diverged"])
+            self.assertRegex(run.stderr.decode(), rf"layer {one['layer']}: error [0-9.]+ -> [0-9.]+, held out")
+        # 2 * (8 + 4) heads of 16 numbers, four tokens for each.
+        self.assertRegex(" ".join(result["notes"]), "1024 tokens are few .* 1536 would do")
+        plain = self.json("convert", SOURCE, self.root / "merged", *QUICK[:-1], "0", "--calibrate", HELDOUT)
+        self.assertNotIn("refined", plain)
+        self.assertNotIn("are few", " ".join(plain["notes"]))
+
     def test_needs_no_text(self):
         out = self.root / "out"
         # Fewer tokens are followed too closely.
         self.ok("convert", SOURCE, out, "--kv-heads", "4", "--calibrate", "self",
-                "--sampled-tokens", "3072", "--refine", "1")
+                "--sampled-tokens", "3072", "--refine", "40")
         self.ok("convert", SOURCE, self.root / "plain", "--kv-heads", "4")
         self.assertLess(self.ppl(out), 0.9 * self.ppl(self.root / "plain"))
 

@@ -6,7 +6,7 @@ import unittest
 from model_folder import SOURCE
 from verb_case import HELDOUT, VerbCase
 
-TEXT = ["--calibrate", HELDOUT, "--calibrate-tokens", "512", "--sampled-tokens", "512", "--refine", "1"]
+TEXT = ["--calibrate", HELDOUT, "--calibrate-tokens", "512", "--sampled-tokens", "512", "--refine", "40"]
 
 
 class KvRankTest(VerbCase):

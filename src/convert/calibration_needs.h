@@ -1,0 +1,18 @@
+// What learning from a text takes: memory, and enough of the text.
+#pragma once
+
+#include <string>
+
+#include "gqa/config.h"
+#include "regroup/calibration.h"
+
+namespace gqa {
+
+/// Bytes of the whole program at its peak, mapped files aside: an estimate.
+int64_t calibration_memory(const ModelConfig& config, const CalibrationWindows& text);
+
+/// Where that many tokens are too few for refining layers of that many KV heads: what a person
+/// should know of it; else empty.
+std::string few_tokens(const ModelConfig& config, int64_t tokens, int64_t kv_heads);
+
+}  // namespace gqa

@@ -1,0 +1,41 @@
+// Tuning one layer's attention, by gradients, to an output that is wanted of it.
+#pragma once
+
+#include <functional>
+
+#include "regroup/block_attention.h"
+
+namespace gqa {
+
+struct RefineOptions {
+  int steps = 0;        ///< gradient steps at most
+  int64_t windows = 2;  ///< of text, in each step
+  double rate = 0.12;   ///< the highest, relative to a matrix's root mean square
+  uint64_t seed = 0;    ///< of the windows' order
+  int64_t layer = 0;    ///< likewise
+};
+
+/// Errors are squared, of the output on windows held out (on all of them where there are too few),
+/// relative to the wanted output's square.
+struct RefineResult {
+  Heads heads;
+  double before = 0;
+  double after = 0;
+  int steps = 0;          ///< that were made
+  int kept = 0;           ///< after how many of them heads are; 0: where they began
+  bool diverged = false;  ///< stopped since the error was no longer finite
+};
+
+/// Whether a window takes no part in the steps: every eighth does not, where there are four.
+bool is_held_out(int64_t window, int64_t windows);
+
+/// Brings the output of `heads` on windows of these inputs close to `target` [tokens, width]: Adam
+/// (Kingma and Ba 2015) on q, k, v and o together, on a few windows a step, at rates that rise for
+/// some steps and then fall as a cosine does. Of the weights on the way those are kept whose error
+/// is least, the first among them: it never grows. Stops early where it does not fall any more. No
+/// bit depends on the number of threads. `step` is called at every step, and may throw.
+RefineResult refine_block(Context::Impl& context, const BlockShape& shape, const Rows& inputs,
+                          const Rows& target, const Heads& heads, const RefineOptions& options,
+                          const std::function<void()>& step = {});
+
+}  // namespace gqa
