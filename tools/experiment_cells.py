@@ -5,7 +5,7 @@ import pathlib
 from typing import NamedTuple
 
 # 8 windows of 512 tokens: averages need no more.
-FEW_TOKENS = ("--calibrate-tokens", "4096", "--sampled-tokens", "0")
+FEW_TOKENS = ("--sampled-tokens", "0", "--calibrate-tokens", "4096")
 # What `--calibrate` groups by where no --grouping is given. Runs are held against it.
 DEFAULT_GROUPING = "similarity"
 SEEDS = (0, 1, 2)
