@@ -103,7 +103,8 @@ AttentionBenchResult bench_attention(Context& context, const AttentionBench& ben
                                      const Progress& progress = {});
 
 /// One call of attend_backward() with one sequence, causal: the queries are its last q_len tokens.
-/// Queries, keys, values, outputs and all gradients are dense arrays of one type, of random numbers.
+/// Queries, keys, values, outputs and all gradients are dense arrays of one type, of random
+/// numbers.
 struct BackwardBench {
   int64_t q_heads = 32;
   int64_t kv_heads = 8;

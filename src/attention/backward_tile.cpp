@@ -13,7 +13,6 @@ namespace {
 
 using kernels::few_rows;
 using kernels::key_block;
-using kernels::MatrixProduct;
 using kernels::Range;
 
 /// Rows that a product over rows sums up before it adds: with them and their weights, a

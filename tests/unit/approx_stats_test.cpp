@@ -150,9 +150,10 @@ TEST(ApproxStats, MemoryIsThatOfSummariesAndGroups) {
 
 TEST(ApproxErrors, SpecsThatDoNotFitTheShape) {
   const KvShape shape{{2, 3}, 16, 8, KvDType::f32};
-  expect_error(ErrorKind::usage, {"lowrank:17,5", "17", "at most 16, the head size; nearest: lowrank:16,5"}, [&] {
-    Approximation(LowRank{17, 5}, shape);
-  });
+  expect_error(ErrorKind::usage,
+               {"lowrank:17,5", "17", "at most 16, the head size; nearest: lowrank:16,5"}, [&] {
+                 Approximation(LowRank{17, 5}, shape);
+               });
   Approximation(LowRank{16, 5}, shape);
   Random random(123);
   KeyDirections directions = test::random_directions(random, 2, 16);
