@@ -111,7 +111,7 @@ std::vector<CLI::Option*> add_calibration(CLI::App& verb, ConvertArgs& args) {
       add_count("--calibrate-tokens", "N", "Tokens taken from TEXT; default: 32768", 1,
                 [](Calibration& c, int64_t n) { c.tokens = n; }),
       add_count("--sampled-tokens", "N",
-                "Tokens that the model itself writes, besides; default: 0,\nwith `self` "
+                "Tokens that the model itself writes, besides;\ndefault: as many as "
                 "--calibrate-tokens",
                 0, [](Calibration& c, int64_t n) { c.sampled_tokens = n; }),
       add_count(

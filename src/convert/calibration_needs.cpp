@@ -22,7 +22,7 @@ int64_t calibration_memory(const ModelConfig& c, const CalibrationWindows& text)
     pairs = std::max(pairs, some);
   }
   // Measured: the program with BLAS; rows of activations at a time; and, of the shape of a
-  // projection in double, the layer before and after, and what conjugate gradients keep. Moments
+  // projection in double, the layer before and after, and what refining keeps. Moments
   // of inputs come for every query head.
   constexpr int64_t program = int64_t{24} << 20;
   constexpr int64_t rows = 14;
