@@ -11,8 +11,9 @@ void attend(Context& context, std::span<const AttendItem> batch, const AttendOpt
   check_options("attend", options);
   auto* shapes =
       impl.scratch<ItemShape>(Scratch::attend_shapes, static_cast<int64_t>(batch.size()));
-  for (size_t i = 0; i < batch.size(); ++i)
+  for (size_t i = 0; i < batch.size(); ++i) {
     shapes[i] = check_item({"attend", i}, batch[i], options);
+  }
   const Job job{batch, {shapes, batch.size()}, options};
   const PlanSize size = plan(job.shapes, options.mask, nullptr, nullptr);
   auto* units = impl.scratch<Unit>(Scratch::attend_units, size.units);

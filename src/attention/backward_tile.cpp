@@ -19,9 +19,6 @@ using kernels::Range;
 /// first-level cache is full.
 constexpr int64_t rows_at_once = 64;
 
-/// The shortest range that holds all set bits; there is one.
-Range range_of(uint64_t bits) { return {std::countr_zero(bits), 64 - std::countl_zero(bits)}; }
-
 int32_t narrow(int64_t n) { return static_cast<int32_t>(n); }
 
 Tile tile_of(const kernels::Table& kernels, const BackwardJob& job, const BackwardHead& head,
@@ -127,17 +124,9 @@ uint64_t BackwardTile::look(int64_t block, const BackwardWorkspace& w) const {
   return any;
 }
 
-/// Calls body(row, rows, keys) for rows that see about the same keys, with the range of these: all
-/// at once where they are alike, else a few at a time.
 template <typename Body>
 void BackwardTile::for_alike(bool alike, const BackwardWorkspace& w, const Body& body) const {
-  const int64_t step = alike ? tile_.rows() : 2 * few_rows;
-  for (int64_t r = 0; r < tile_.rows(); r += step) {
-    const int64_t n = std::min(step, tile_.rows() - r);
-    uint64_t any = 0;
-    for (int64_t i = r; i < r + n; ++i) any |= w.visible[i];
-    if (any != 0) body(r, n, range_of(any));
-  }
+  for_rows_alike(w.visible, tile_.rows(), alike ? tile_.rows() : 2 * few_rows, body);
 }
 
 /// Scores, before anything but the scale, and gradients of weights.

@@ -18,9 +18,6 @@ using kernels::Range;
 /// Up to this many rows, keys and values are decoded in registers; for more it pays to do it once.
 constexpr int64_t decode_once_rows = 8 * kernels::few_rows;
 
-/// The shortest range that holds all set bits; there is one.
-Range range_of(uint64_t bits) { return {std::countr_zero(bits), 64 - std::countl_zero(bits)}; }
-
 }  // namespace
 
 Tile::Tile(const kernels::Table& kernels, const AttendItem& item, const ItemShape& shape,
@@ -107,18 +104,9 @@ bool Tile::finite(const Operand& v, Range keys) const {
                              (keys.end - keys.begin) * v.columns);
 }
 
-/// Calls body(row, rows, keys) for rows that see about the same keys, with the range of these: all
-/// rows at once where they are alike, else a few at a time, so that little is computed in vain at
-/// the edges of a mask.
 template <typename Body>
 void Tile::for_alike(bool alike, const Workspace& w, const Body& body) const {
-  const int64_t step = alike ? rows() : kernels_.edge_rows;
-  for (int64_t r = 0; r < rows(); r += step) {
-    const int64_t n = std::min(step, rows() - r);
-    uint64_t any = 0;
-    for (int64_t i = r; i < r + n; ++i) any |= w.visible[i];
-    if (any != 0) body(r, n, range_of(any));
-  }
+  for_rows_alike(w.visible, rows(), alike ? rows() : kernels_.edge_rows, body);
 }
 
 uint64_t Tile::look(int64_t block, const ScoreBlock& w) const {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <bit>
 #include <cstdint>
 
 #include "attention/shape.h"
@@ -112,6 +113,24 @@ inline uint64_t block_bits(const VisibleKeys& keys, int64_t first) {
     if (begin < end) bits |= (~uint64_t{0} >> (64 - (end - begin))) << begin;
   }
   return bits;
+}
+
+/// The shortest range that holds all set bits; there is one.
+inline kernels::Range range_of(uint64_t bits) {
+  return {std::countr_zero(bits), 64 - std::countl_zero(bits)};
+}
+
+/// Calls body(row, rows, keys) for rows that see about the same keys, with the range of these:
+/// `step` rows at a time: all where they are alike, else a few, so that little is computed in vain
+/// at the edges of a mask. Rows that see nothing are left out.
+template <typename Body>
+void for_rows_alike(const uint64_t* visible, int64_t rows, int64_t step, const Body& body) {
+  for (int64_t r = 0; r < rows; r += step) {
+    const int64_t n = std::min(step, rows - r);
+    uint64_t any = 0;
+    for (int64_t i = r; i < r + n; ++i) any |= visible[i];
+    if (any != 0) body(r, n, range_of(any));
+  }
 }
 
 }  // namespace gqa
