@@ -1,0 +1,32 @@
+#include "convert/calibration_run.h"
+
+#include <utility>
+
+#include "convert/calibration_text.h"
+#include "regroup/lumps.h"
+
+namespace gqa {
+
+CalibrationRun::CalibrationRun(const SourceModel& s, const ConvertOptions& o,
+                               const Progress& progress)
+    : source(s),
+      config(s.config),
+      options(o),
+      calibration(*options.calibration),
+      context({.threads = o.output.threads, .isa = o.calibration->isa}),
+      weights(config, s.dir, WeightDType::stored, progress) {
+  CalibrationText given = calibration_text(context, source, options, progress);
+  text = std::move(given.windows);
+  sha256 = std::move(given.sha256);
+}
+
+Heads CalibrationRun::load(int64_t layer) const {
+  return load_heads(config, layer, attention_tensors(source.checkpoint, layer));
+}
+
+Rows CalibrationRun::output_of(const Heads& heads, const Rows& inputs) {
+  return block_output(context.impl(), BlockShape(config, text, heads), inputs,
+                      block_weights(heads));
+}
+
+}  // namespace gqa

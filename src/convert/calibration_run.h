@@ -1,0 +1,39 @@
+// What converting on text works with: the source's weights, the text, and options.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "convert/source.h"
+#include "gqa/context.h"
+#include "gqa/convert.h"
+#include "regroup/heads.h"
+#include "regroup/stream.h"
+
+namespace gqa {
+
+struct CalibrationRun {
+  /// Reads the text and lets the model write its own part of it. Keeps a reference. Throws Error:
+  /// no_input or bad_data for the text and the tokenizer, usage for options out of range.
+  CalibrationRun(const SourceModel& source, const ConvertOptions& options,
+                 const Progress& progress);
+
+  /// The text before the first layer.
+  Stream start() { return Stream(context, config, weights, text); }
+  /// A layer as the source has it.
+  Heads load(int64_t layer) const;
+  /// [tokens, width]: what a layer with these heads makes of inputs of all the text.
+  Rows output_of(const Heads& heads, const Rows& inputs);
+
+  const SourceModel& source;
+  const ModelConfig& config;
+  ConvertOptions options;
+  const Calibration& calibration;  ///< of the options
+  Context context;
+  Weights weights;
+  CalibrationWindows text;
+  std::string sha256;           ///< of the text's file; empty where there is none
+  std::vector<int64_t> planes;  ///< rotary planes that keys keep; empty: all
+};
+
+}  // namespace gqa

@@ -1,0 +1,95 @@
+#include "convert/layer_chain.h"
+
+#include <utility>
+
+#include "convert/merge.h"
+#include "convert/merge_matrices.h"
+#include "convert/stored_heads.h"
+#include "core/fail.h"
+#include "regroup/key_directions.h"
+#include "regroup/lumps.h"
+#include "regroup/refine_block.h"
+#include "regroup/refit_outputs.h"
+
+namespace gqa {
+namespace {
+
+Heads merged(const CalibrationRun& run, const LayerStudy& study, int64_t layer,
+             const HeadGroups& groups) {
+  const std::string& merge = run.options.merge;
+  if (merge == "pca") return closed_form(study, groups, run.planes);
+  if (merge == "aligned") {
+    return merge_heads(study.heads, study.grams, groups, HeadMerge::aligned);
+  }
+  const MergedLayer plain = find_merge(merge).merge(
+      {run.config, layer, groups, run.options.seed, attention_tensors(run.source.checkpoint, layer),
+       attention_norm(run.source.checkpoint, layer)});
+  return with_merged(regrouped(study.heads, groups), plain);
+}
+
+}  // namespace
+
+Heads converted_layer(CalibrationRun& run, const LayerStudy& study, int64_t layer,
+                      const HeadGroups& groups, const Rows& target, int steps,
+                      const std::function<void()>& interrupt) {
+  Heads heads = merged(run, study, layer, groups);
+  const bool changed = std::ssize(groups) < study.heads.kv_heads() || !run.planes.empty();
+  if (run.calibration.steps == 0 || !changed) return heads;
+  const BlockShape shape(run.config, run.text, heads);
+  heads = refit_outputs(run.context.impl(), shape, study.inputs, target, heads).heads;
+  if (steps == 0) return heads;
+  const RefineResult refined =
+      refine_block(run.context.impl(), shape, study.inputs, target, heads,
+                   {.steps = steps, .seed = run.options.seed, .layer = layer}, interrupt);
+  if (run.calibration.refined) {
+    run.calibration.refined(
+        {layer, refined.before, refined.after, refined.steps, refined.kept, refined.diverged});
+  }
+  return refined.heads;
+}
+
+LayerChain::LayerChain(CalibrationRun& run)
+    : run_(run), original_(run.start()), converted_(original_) {}
+
+Heads LayerChain::convert(const HeadGroups& groups, int steps,
+                          const std::function<void()>& interrupt) {
+  const int64_t layer = next_++;
+  const LayerStudy seen = study_layer(run_.context.impl(), run_.config, run_.text, run_.load(layer),
+                                      converted_.attention_inputs(layer));
+  const Rows target = seen.output + (original_.hidden() - converted_.hidden());
+  Heads result = converted_layer(run_, seen, layer, groups, target, steps, interrupt);
+  // Rounded as it is written.
+  const AttentionTensors tensors = attention_tensors(run_.source.checkpoint, layer);
+  pass_converted(layer, as_stored(result, tensors, run_.options.output.dtype), seen.inputs);
+  original_.pass(layer, run_.output_of(seen.heads, original_.attention_inputs(layer)));
+  return result;
+}
+
+/// Takes the text through the converted layer, and keeps in which directions its keys lie.
+void LayerChain::pass_converted(int64_t layer, const Heads& heads, const Rows& inputs) {
+  const BlockShape shape(run_.config, run_.text, heads);
+  Rows output(inputs.rows(), run_.config.width);
+  std::vector<Matrix> moments(static_cast<size_t>(heads.kv_heads()),
+                              Matrix::Zero(heads.head_dim, heads.head_dim));
+  for_lumps(run_.context.impl(), shape, inputs, block_weights(heads),
+            [&](const BlockShape& part, const BlockAttention& block, int64_t row) {
+              const int64_t n = part.window_begin.back();
+              output.middleRows(row, n) = block.output();
+              const double share = static_cast<double>(n) / static_cast<double>(inputs.rows());
+              for (size_t g = 0; g < moments.size(); ++g) {
+                moments[g] += share * block.key_moments(static_cast<int64_t>(g));
+              }
+            });
+  std::vector<double>& directions = key_directions_.emplace_back();
+  for (int64_t g = 0; g < heads.kv_heads(); ++g) {
+    const Matrix rows = principal_directions(moments[static_cast<size_t>(g)]);
+    if (!rows.allFinite()) {
+      fail(ErrorKind::bad_data, "layer {}: keys of KV head {} are not finite on the text", layer,
+           g);
+    }
+    directions.insert(directions.end(), rows.data(), rows.data() + rows.size());
+  }
+  converted_.pass(layer, output);
+}
+
+}  // namespace gqa
