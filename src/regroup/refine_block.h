@@ -26,9 +26,6 @@ struct RefineResult {
   bool diverged = false;  ///< stopped since the error was no longer finite
 };
 
-/// Whether a window takes no part in the steps: every eighth does not, where there are four.
-bool is_held_out(int64_t window, int64_t windows);
-
 /// Brings the output of `heads` on windows of these inputs close to `target` [tokens, width]: Adam
 /// (Kingma and Ba 2015) on q, k, v and o together, on a few windows a step, at rates that rise for
 /// some steps and then fall as a cosine does. Of the weights on the way those are kept whose error

@@ -6,6 +6,7 @@
 
 #include "regroup/balance.h"
 #include "regroup/refit_outputs.h"
+#include "regroup/windows.h"
 #include "support/block_case.h"
 
 namespace gqa {
