@@ -23,9 +23,9 @@ struct ExportOptions {
   int threads = 0;      ///< 0: default_threads(); the result does not depend on it
 };
 
-/// How refining went for one layer. Errors are squared, of what its attention puts out on windows
-/// of the text that took no part in the steps (on all where there are fewer than four), relative to
-/// the square of what the original's does.
+/// How refining went for one layer. Errors are squared, of what its attention puts out and of what
+/// its MLP makes of that, each relative to the square of what is wanted, their mean; on windows of
+/// the text that took no part in the steps (on all where there are fewer than four).
 struct LayerRefinement {
   int64_t layer = 0;
   double before = 0;      ///< once merged

@@ -138,7 +138,8 @@ std::vector<double> Calibrator::divergences(int64_t layer, std::span<const HeadG
   std::vector<Heads> heads;
   for (const HeadGroups& groups : candidates) {
     if (interrupt) interrupt();
-    heads.push_back(converted_layer(impl_->run, study, layer, groups, study.output, 0, interrupt));
+    heads.push_back(converted_layer(impl_->run, study, layer, groups, {study.inputs, study.output},
+                                    0, interrupt));
   }
   return impl_->sensitivity_to(interrupt).divergences(layer, heads, interrupt);
 }

@@ -30,16 +30,16 @@ Heads merged(const CalibrationRun& run, const LayerStudy& study, int64_t layer,
 }  // namespace
 
 Heads converted_layer(CalibrationRun& run, const LayerStudy& study, int64_t layer,
-                      const HeadGroups& groups, const Rows& target, int steps,
+                      const HeadGroups& groups, const BlockGoal& goal, int steps,
                       const std::function<void()>& interrupt) {
   Heads heads = merged(run, study, layer, groups);
   const bool changed = std::ssize(groups) < study.heads.kv_heads() || !run.planes.empty();
   if (run.calibration.steps == 0 || !changed) return heads;
   const BlockShape shape(run.config, run.text, heads);
-  heads = refit_outputs(run.context.impl(), shape, study.inputs, target, heads).heads;
+  heads = refit_outputs(run.context.impl(), shape, goal.inputs, goal.target, heads).heads;
   if (steps == 0) return heads;
   const RefineResult refined =
-      refine_block(run.context.impl(), shape, study.inputs, target, heads,
+      refine_block(run.context.impl(), shape, goal, heads,
                    {.steps = steps, .seed = run.options.seed, .layer = layer}, interrupt);
   if (run.calibration.refined) {
     run.calibration.refined(
@@ -57,7 +57,11 @@ Heads LayerChain::convert(const HeadGroups& groups, int steps,
   const LayerStudy seen = study_layer(run_.context.impl(), run_.config, run_.text, run_.load(layer),
                                       converted_.attention_inputs(layer));
   const Rows target = seen.output + (original_.hidden() - converted_.hidden());
-  Heads result = converted_layer(run_, seen, layer, groups, target, steps, interrupt);
+  MlpBlock mlp(run_.context.impl(), run_.weights.layers[static_cast<size_t>(layer)],
+               run_.config.rms_norm_eps);
+  Heads result =
+      converted_layer(run_, seen, layer, groups, {seen.inputs, target, &mlp, &converted_.hidden()},
+                      steps, interrupt);
   // Rounded as it is written.
   const AttentionTensors tensors = attention_tensors(run_.source.checkpoint, layer);
   pass_converted(layer, as_stored(result, tensors, run_.options.output.dtype), seen.inputs);

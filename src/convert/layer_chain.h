@@ -6,13 +6,14 @@
 
 #include "convert/calibration_run.h"
 #include "regroup/layer_study.h"
+#include "regroup/windowed_block.h"
 
 namespace gqa {
 
-/// The layer merged as the options say and, where it changed and they ask for steps, fitted to
-/// `target` [tokens, width]: outputs in closed form, then by `steps` gradient steps at most.
+/// The layer merged as the options say and, where it changed and they ask for steps, fitted to the
+/// goal: outputs in closed form, then by `steps` gradient steps at most.
 Heads converted_layer(CalibrationRun& run, const LayerStudy& study, int64_t layer,
-                      const HeadGroups& groups, const Rows& target, int steps,
+                      const HeadGroups& groups, const BlockGoal& goal, int steps,
                       const std::function<void()>& interrupt);
 
 /// A conversion on its way: what the layers so far, rounded as they are written, make of the text,

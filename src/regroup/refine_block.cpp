@@ -4,7 +4,6 @@
 #include <cmath>
 
 #include "regroup/balance.h"
-#include "regroup/windowed_block.h"
 #include "regroup/windows.h"
 
 namespace gqa {
@@ -26,12 +25,12 @@ Adam adam_for(const BlockWeights& start) {
 
 }  // namespace
 
-RefineResult refine_block(Context::Impl& context, const BlockShape& shape, const Rows& inputs,
-                          const Rows& target, const Heads& heads, const RefineOptions& options,
+RefineResult refine_block(Context::Impl& context, const BlockShape& shape, const BlockGoal& goal,
+                          const Heads& heads, const RefineOptions& options,
                           const std::function<void()>& step) {
   const WindowSplit split(shape.windows());
   const int64_t windows = std::min(options.windows, std::ssize(split.used));
-  WindowedBlock block(context, shape, inputs, target, windows);
+  WindowedBlock block(context, shape, goal, windows);
   Heads result_heads = balanced(heads);
   BlockWeights weights = block_weights(result_heads);
   RefineResult result;

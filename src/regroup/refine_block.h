@@ -3,7 +3,7 @@
 
 #include <functional>
 
-#include "regroup/block_attention.h"
+#include "regroup/windowed_block.h"
 
 namespace gqa {
 
@@ -15,8 +15,8 @@ struct RefineOptions {
   int64_t layer = 0;    ///< likewise
 };
 
-/// Errors are squared, of the output on windows held out (on all of them where there are too few),
-/// relative to the wanted output's square.
+/// Errors are WindowedBlock::error()'s, on windows held out (on all of them where there are too
+/// few).
 struct RefineResult {
   Heads heads;
   double before = 0;
@@ -26,13 +26,13 @@ struct RefineResult {
   bool diverged = false;  ///< stopped since the error was no longer finite
 };
 
-/// Brings the output of `heads` on windows of these inputs close to `target` [tokens, width]: Adam
-/// (Kingma and Ba 2015) on q, k, v and o together, on a few windows a step, at rates that rise for
-/// some steps and then fall as a cosine does. Of the weights on the way those are kept whose error
-/// is least, the first among them: it never grows. Stops early where it does not fall any more. No
-/// bit depends on the number of threads. `step` is called at every step, and may throw.
-RefineResult refine_block(Context::Impl& context, const BlockShape& shape, const Rows& inputs,
-                          const Rows& target, const Heads& heads, const RefineOptions& options,
+/// Brings the output of `heads`, and what the MLP makes of it, close to the goal: Adam (Kingma and
+/// Ba 2015) on q, k, v and o together, on a few windows a step, at rates that rise for some steps
+/// and then fall as a cosine does. Of the weights on the way those are kept whose error is least,
+/// the first among them: it never grows. Stops early where it does not fall any more. No bit
+/// depends on the number of threads. `step` is called at every step, and may throw.
+RefineResult refine_block(Context::Impl& context, const BlockShape& shape, const BlockGoal& goal,
+                          const Heads& heads, const RefineOptions& options,
                           const std::function<void()>& step = {});
 
 }  // namespace gqa

@@ -22,37 +22,55 @@ ConstParts parts_of(const BlockWeights& weights) {
   return parts;
 }
 
-WindowedBlock::WindowedBlock(Context::Impl& context, const BlockShape& shape, const Rows& inputs,
-                             const Rows& target, int64_t windows)
-    : shape_(shape), inputs_(inputs), target_(target), some_(shape) {
+WindowedBlock::WindowedBlock(Context::Impl& context, const BlockShape& shape, const BlockGoal& goal,
+                             int64_t windows)
+    : shape_(shape), goal_(goal), some_(shape) {
   some_.window_begin.assign(static_cast<size_t>(windows) + 1, 0);
   block_.emplace(context, some_, some_inputs_);
+  if (goal_.mlp != nullptr) look_behind_mlp();
+}
+
+/// What counts there is what the layer adds to the hidden states.
+void WindowedBlock::look_behind_mlp() {
+  constexpr int64_t lump = 1024;  // bounds the MLP's memory
+  const Rows& hidden = *goal_.hidden;
+  behind_.resize(hidden.rows(), hidden.cols());
+  double added = 0;
+  for (int64_t r = 0; r < hidden.rows(); r += lump) {
+    const int64_t n = std::min(lump, hidden.rows() - r);
+    behind_.middleRows(r, n) =
+        goal_.mlp->run(hidden.middleRows(r, n) + goal_.target.middleRows(r, n));
+    added += squared_norm(behind_.middleRows(r, n) - hidden.middleRows(r, n));
+  }
+  weight_ = squared_norm(goal_.target) / std::max(added, 1e-300);
 }
 
 double WindowedBlock::run(const BlockWeights& weights, std::span<const int64_t> windows) {
   take(windows);
   block_->run(weights);
-  residual_ = block_->output() - some_target_;
-  return squared_norm(residual_);
+  const Rows output = block_->output();
+  residual_ = output - some_target_;
+  if (goal_.mlp == nullptr) return squared_norm(residual_);
+  residual_behind_ = goal_.mlp->run(some_hidden_ + output) - some_behind_;
+  return squared_norm(residual_) + weight_ * squared_norm(residual_behind_);
 }
 
-double WindowedBlock::wanted(std::span<const int64_t> windows) const {
-  double sum = 0;
-  for (const int64_t w : windows) {
-    const int64_t from = shape_.window_begin[static_cast<size_t>(w)];
-    const int64_t n = shape_.window_begin[static_cast<size_t>(w) + 1] - from;
-    sum += squared_norm(target_.middleRows(from, n));
-  }
-  return sum;
+BlockWeights WindowedBlock::gradient() const {
+  if (goal_.mlp == nullptr) return block_->pullback(residual_);
+  return block_->pullback(residual_ +
+                          static_cast<float>(weight_) * goal_.mlp->pullback(residual_behind_));
 }
 
 double WindowedBlock::error(const BlockWeights& weights, std::span<const int64_t> windows) {
   const auto at_once = static_cast<size_t>(some_.windows());
   double sum = 0;
+  double wanted = 0;
   for (size_t i = 0; i < windows.size(); i += at_once) {
     sum += run(weights, windows.subspan(i, std::min(at_once, windows.size() - i)));
+    wanted += squared_norm(some_target_);
+    if (goal_.mlp != nullptr) wanted += weight_ * squared_norm(some_behind_ - some_hidden_);
   }
-  return sum / std::max(wanted(windows), 1e-300);
+  return sum / std::max(wanted, 1e-300);
 }
 
 void WindowedBlock::take(std::span<const int64_t> windows) {
@@ -62,14 +80,19 @@ void WindowedBlock::take(std::span<const int64_t> windows) {
     begin[i + 1] =
         begin[i] + (i < windows.size() ? shape_.window_begin[w + 1] - shape_.window_begin[w] : 0);
   }
-  some_inputs_.resize(begin.back(), inputs_.cols());
-  some_target_.resize(begin.back(), target_.cols());
-  for (size_t i = 0; i < windows.size(); ++i) {
-    const int64_t from = shape_.window_begin[static_cast<size_t>(windows[i])];
-    const int64_t n = begin[i + 1] - begin[i];
-    some_inputs_.middleRows(begin[i], n) = inputs_.middleRows(from, n);
-    some_target_.middleRows(begin[i], n) = target_.middleRows(from, n);
-  }
+  const auto gather = [&](const Rows& all, Rows& some) {
+    some.resize(begin.back(), all.cols());
+    for (size_t i = 0; i < windows.size(); ++i) {
+      const int64_t from = shape_.window_begin[static_cast<size_t>(windows[i])];
+      const int64_t n = begin[i + 1] - begin[i];
+      some.middleRows(begin[i], n) = all.middleRows(from, n);
+    }
+  };
+  gather(goal_.inputs, some_inputs_);
+  gather(goal_.target, some_target_);
+  if (goal_.mlp == nullptr) return;
+  gather(*goal_.hidden, some_hidden_);
+  gather(behind_, some_behind_);
 }
 
 }  // namespace gqa

@@ -7,6 +7,7 @@
 
 #include "regroup/adam.h"
 #include "regroup/block_attention.h"
+#include "regroup/mlp_block.h"
 
 namespace gqa {
 
@@ -14,30 +15,40 @@ namespace gqa {
 Parts parts_of(BlockWeights& weights);
 ConstParts parts_of(const BlockWeights& weights);
 
+/// What a layer's attention should put out, on all rows of a text.
+struct BlockGoal {
+  const Rows& inputs;  ///< [tokens, inputs], see Heads
+  const Rows& target;  ///< [tokens, width]
+  /// The layer's MLP, to match what it makes of the output, too; or null.
+  MlpBlock* mlp = nullptr;
+  const Rows* hidden = nullptr;  ///< [tokens, width], with mlp: what the output is added to
+};
+
 class WindowedBlock {
  public:
-  /// `windows`: at a time, at most. Keeps references; all rows of all windows: inputs see Heads,
-  /// target [tokens, width].
-  WindowedBlock(Context::Impl& context, const BlockShape& shape, const Rows& inputs,
-                const Rows& target, int64_t windows);
+  /// `windows`: at a time, at most. Keeps references.
+  WindowedBlock(Context::Impl& context, const BlockShape& shape, const BlockGoal& goal,
+                int64_t windows);
 
-  /// The squared error of the output on these windows, summed; what gradient() refers to.
+  /// The squared error of the output on these windows, summed; with an MLP, plus that behind it,
+  /// weighed so that what is wanted at both places counts alike. What gradient() refers to.
   double run(const BlockWeights& weights, std::span<const int64_t> windows);
   /// Of half of it.
-  BlockWeights gradient() const { return block_->pullback(residual_); }
-  /// The squared output that is wanted on some windows, as many as there may be.
-  double wanted(std::span<const int64_t> windows) const;
-  /// run() on any number of windows, relative to wanted().
+  BlockWeights gradient() const;
+  /// run() on any number of windows, relative to the squares of what is wanted there.
   double error(const BlockWeights& weights, std::span<const int64_t> windows);
 
  private:
   void take(std::span<const int64_t> windows);
+  void look_behind_mlp();
 
   const BlockShape& shape_;
-  const Rows& inputs_;
-  const Rows& target_;
+  BlockGoal goal_;
+  Rows behind_;        ///< [tokens, width]: what is wanted behind the MLP
+  double weight_ = 0;  ///< of errors there
   BlockShape some_;
   Rows some_inputs_, some_target_, residual_;
+  Rows some_hidden_, some_behind_, residual_behind_;
   std::optional<BlockAttention> block_;
 };
 

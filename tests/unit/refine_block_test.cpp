@@ -41,8 +41,8 @@ TEST(RefineBlock, FindsWhatIsThere) {
   Context context({.threads = 2});
   const Rows target = output_of(context, c, c.heads);
   const Heads start = beside(c.heads, other.heads, 0.1);
-  const RefineResult result =
-      refine_block(context.impl(), c.shape, c.inputs, target, start, {.steps = 400, .rate = 0.05});
+  const RefineResult result = refine_block(context.impl(), c.shape, {c.inputs, target}, start,
+                                           {.steps = 400, .rate = 0.05});
   EXPECT_GT(result.before, 1e-3);
   EXPECT_LT(result.after, 0.01 * result.before);
   EXPECT_EQ(result.steps, 400);
@@ -60,7 +60,7 @@ TEST(RefineBlock, MovesAllFour) {
   for (const auto part : {&Heads::q, &Heads::k, &Heads::v, &Heads::o}) {
     Heads start = c.heads;
     start.*part += 0.2 * other.heads.*part;
-    const RefineResult result = refine_block(context.impl(), c.shape, c.inputs, target, start,
+    const RefineResult result = refine_block(context.impl(), c.shape, {c.inputs, target}, start,
                                              {.steps = 200, .rate = 0.05});
     EXPECT_LT(result.after, 0.2 * result.before);
   }
@@ -72,7 +72,7 @@ TEST(RefineBlock, ReportsTheErrorOnHeldOutWindows) {
   Context context({.threads = 1});
   const Rows target = output_of(context, other, other.heads);
   const RefineResult result =
-      refine_block(context.impl(), c.shape, c.inputs, target, c.heads, {.steps = 8});
+      refine_block(context.impl(), c.shape, {c.inputs, target}, c.heads, {.steps = 8});
   const auto error = [&](const Heads& heads) {  // on the eighth of nine windows
     const int64_t row = c.text.begin[7];
     const int64_t n = c.text.begin[8] - row;
@@ -92,7 +92,7 @@ TEST(RefineBlock, StopsWhereHeldOutTextGainsNothing) {
   const Rows noise = test::random_matrix(random, target.rows(), target.cols()).cast<float>();
   target += 0.5f * target.norm() / noise.norm() * noise;
   const RefineResult result =
-      refine_block(context.impl(), c.shape, c.inputs, target, c.heads, {.steps = 240});
+      refine_block(context.impl(), c.shape, {c.inputs, target}, c.heads, {.steps = 240});
   EXPECT_EQ(result.kept, 0);
   EXPECT_LT(result.steps, 240);
   EXPECT_EQ(result.after, result.before);
@@ -107,8 +107,8 @@ TEST(RefineBlock, FallsBackWhereItDiverges) {
   const BlockCase other(10, 0, {0, 2, 4}, lengths);
   Context context({.threads = 2});
   const Rows target = output_of(context, other, other.heads);
-  const RefineResult result =
-      refine_block(context.impl(), c.shape, c.inputs, target, c.heads, {.steps = 50, .rate = 1e30});
+  const RefineResult result = refine_block(context.impl(), c.shape, {c.inputs, target}, c.heads,
+                                           {.steps = 50, .rate = 1e30});
   EXPECT_TRUE(result.diverged);
   EXPECT_EQ(result.kept, 0);
   EXPECT_EQ(result.heads.q, c.heads.q);
@@ -121,7 +121,7 @@ TEST(RefineBlock, ThreadsChangeNoBit) {
   for (const int threads : {1, 2, 5}) {
     Context context({.threads = threads});
     const Rows target = output_of(context, c, c.heads);
-    results.push_back(refine_block(context.impl(), c.shape, c.inputs, target,
+    results.push_back(refine_block(context.impl(), c.shape, {c.inputs, target},
                                    beside(c.heads, other.heads, 0.3), {.steps = 24, .seed = 3})
                           .heads);
   }
@@ -155,7 +155,7 @@ TEST(RefineBlock, DoesWithOneWindow) {
   const BlockCase other(14, 0, {0, 2}, {60});
   Context context({.threads = 2});
   const Rows target = output_of(context, c, c.heads);
-  const RefineResult result = refine_block(context.impl(), c.shape, c.inputs, target,
+  const RefineResult result = refine_block(context.impl(), c.shape, {c.inputs, target},
                                            beside(c.heads, other.heads, 0.1), {.steps = 60});
   EXPECT_LT(result.after, result.before);
 }
