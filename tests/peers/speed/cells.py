@@ -4,11 +4,13 @@ import dataclasses
 
 Q_HEADS = 32
 HEAD_DIM = 128
+QUICK_DTYPES = {"prefill": ("f16",), "backward": ("f32",)}  # all of others
 
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """`decode` is one query token against kv_len keys, `prefill` a causal prompt of kv_len."""
+    """`decode` is one query token against kv_len keys, `prefill` a causal prompt of kv_len,
+    `backward` the gradients of queries, keys and values of such a prompt from those of outputs."""
 
     kind: str
     kv_len: int
@@ -38,11 +40,12 @@ def all_cells(threads):
     shapes = [("decode", kv_len, dtype, 8) for kv_len in (32768, 8192)
               for dtype in ("f32", "f16", "bf16", "int8", "int4")]
     shapes += [("decode", 32768, "f16", kv_heads) for kv_heads in (32, 1)]
-    shapes += [("prefill", 2048, dtype, 8) for dtype in ("f32", "f16", "bf16")]
+    shapes += [(kind, 2048, dtype, 8) for kind in ("prefill", "backward")
+               for dtype in ("f32", "f16", "bf16")]
     return [Cell(*shape, threads=n) for n in threads for shape in shapes]
 
 
 def quick_cells(threads):
     """A look within a minute or two: each dtype once, all threads."""
     return [cell for cell in all_cells(threads[-1:])
-            if cell.kv_len != 32768 and (cell.kind == "decode" or cell.dtype == "f16")]
+            if cell.kv_len != 32768 and cell.dtype in QUICK_DTYPES.get(cell.kind, (cell.dtype,))]

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What `./dev peers speed` measures: attention of gqa and of others, same work, one after another.
+"""What `./dev peers speed` measures: attention, forward and backward, of gqa and others in turns.
 
 usage: compare.py GQA OUT [--quick] [--rounds N] [--only REGEX]
 
@@ -76,13 +76,13 @@ class Comparison:
         return engines
 
     def prepared(self, engines, cell):
-        """Engine -> how it does the cell. gqa says how many caches rotate, for all."""
+        """Engine -> how it does the cell. gqa says how many caches rotate, for all; if any do."""
         trial = engines[0].bench(cell, 1)
         self.machine = f"{trial['machine'] or 'Unknown machine'}, {trial['isa']}"
         ready = {}
         for engine in engines:
             try:
-                ready[engine] = engine.prepare(cell, trial["caches"])
+                ready[engine] = engine.prepare(cell, trial.get("caches", 1))
             except Skip as problem:
                 say(f"  {PEERS[engine.name]} is left out: {problem}")
                 self.record(cell, engine, {"skip": str(problem)})

@@ -11,6 +11,7 @@ The first line that it writes says its version, or {"missing": reason}.
 """
 
 import ctypes
+import functools
 import glob
 import importlib
 import json
@@ -21,10 +22,12 @@ import time
 
 import oracle
 from cells import Cell
+from gradients import Gradients
 
 PR_SET_PDEATHSIG = 1
 TRIAL_CALLS, TRIAL_SECONDS = 3, 0.5  # of each variant; what comes first ends the trial,
 TRIALS = 4  # which is tried again, so often at most, when other programs took the cores
+HOPELESS = 4, 1  # times the best so far, and seconds, of a first call: no trial follows
 WAITED = 0.1  # share of the time; as 0.9 of CPU time is to gqa
 
 
@@ -36,10 +39,11 @@ class Variant:
     """One way to ask a peer for a cell.
 
     call(turn) runs on cache `turn`, any number, and returns something that rows() turns into
-    [q_len, heads, dim]; stored(kv_head) are keys and values as the peer holds them.
+    [q_len, heads, dim], or into a dictionary of gradients, in types of numpy's; stored(kv_head) are
+    keys and values as the peer holds them, where they are not those that it was given.
     """
 
-    def __init__(self, call, rows, stored):
+    def __init__(self, call, rows, stored=None):
         self.call = call
         self.rows = rows
         self.stored = stored
@@ -86,24 +90,37 @@ class Server:
         self.kept = None
         self.turn = 0
 
-    def checked(self, cell, data, variant):
-        """Its error, if it is no more than rounding."""
-        error = oracle.worst_error(cell, data.q, variant.stored, variant.rows(variant.call(0)))
+    def tried(self, cell, error_of, variant, best):
+        """Its error, if it is no more than rounding, and the time that it takes."""
+        start = time.perf_counter()
+        found = variant.call(0)
+        seconds = time.perf_counter() - start
+        error = error_of(variant, variant.rows(found))
         variant.rows = variant.stored = None  # gives the data back
         if error > oracle.TOLERANCE[cell.dtype]:
             raise Unsupported(f"computes something else: error {error:.2g}")
-        return error
+        times, least = HOPELESS
+        if best and seconds > max(times * best["ms"] * 1e-3, least):
+            return error, 1e3 * seconds
+        return error, trial_ms(variant.call, self.threads)
+
+    def error_of(self, cell, data):
+        """Its function of a variant and of what that has computed."""
+        if cell.kind == "backward":
+            expected = functools.cache(lambda: Gradients(cell, data))  # takes seconds
+            return lambda variant, found: expected().worst_error(found)
+        return lambda variant, found: oracle.worst_error(cell, data.q, variant.stored, found)
 
     def prepare(self, cell, caches):
         """Checks and tries all ways, and keeps the fastest. Calls go round so many caches."""
         self.kept = None
         data = oracle.draw(cell)
+        error_of = self.error_of(cell, data)
         best, tried, refused = None, {}, {}
         for name, make in self.peer.variants(cell, data, caches):
             try:
                 variant = make()
-                error = self.checked(cell, data, variant)
-                ms = trial_ms(variant.call, self.threads)
+                error, ms = self.tried(cell, error_of, variant, best)
             except Unsupported as problem:
                 refused[name] = str(problem)
                 continue

@@ -7,6 +7,7 @@ cell and one per timed call, so that ctypes costs nothing that would show.
 import ctypes
 import importlib.metadata
 import importlib.util
+import os
 import pathlib
 
 import numpy as np
@@ -20,6 +21,7 @@ TYPES = {"f32": F32, "f16": F16, "bf16": 30, "int8": 8, "int4": 2}  # int8: Q8_0
 BLOCK = 32  # elements of Q8_0 and Q4_0 that share a scale
 STRUCTURES = 1 << 20  # bytes for tensors' and graphs' descriptions, and alignment
 HUGE_PAGE = 2 << 20
+ABORTED = ctypes.CFUNCTYPE(None, ctypes.c_char_p)
 
 
 class InitParams(ctypes.Structure):
@@ -45,6 +47,8 @@ def libraries():
             (base, "ggml_get_data", pointer, pointer),
             (base, "ggml_nbytes", ctypes.c_size_t, pointer),
             (base, "ggml_flash_attn_ext", pointer, *[pointer] * 5, *[number] * 3),
+            (base, "ggml_flash_attn_back", pointer, *[pointer] * 5, ctypes.c_bool),
+            (base, "ggml_set_abort_callback", pointer, ABORTED),
             (base, "ggml_new_graph", pointer, pointer),
             (base, "ggml_build_forward_expand", None, pointer, pointer),
             (base, "ggml_quantize_chunk", ctypes.c_size_t, ctypes.c_int, pointer, pointer, size,
@@ -165,7 +169,33 @@ class Peer:
 
         return Variant(call, rows, stored)
 
+    def gradients(self):
+        """Asks for ggml_flash_attn_back() in a process of its own, which it may abort."""
+        context = Context(self.base, STRUCTURES)
+        tensors = [context.tensor(F32, (HEAD_DIM, 2, 1), np.zeros(2 * HEAD_DIM, np.float32))
+                   for _ in range(4)]
+        reader, writer = os.pipe()
+        child = os.fork()
+        if child == 0:
+            def tell(message):
+                os.write(writer, message)
+                os._exit(1)
+
+            callback = ABORTED(tell)
+            self.base.ggml_set_abort_callback(callback)
+            self.base.ggml_flash_attn_back(context.handle, *tensors, True)
+            os._exit(0)
+        os.close(writer)
+        with os.fdopen(reader, encoding="utf-8") as said:
+            message = said.read().strip().rpartition("/")[2]
+        _, status = os.waitpid(child, 0)
+        raise Unsupported(f"ggml_flash_attn_back() aborts: {message or status}" if status else
+                          "ggml_flash_attn_back() answers, but nothing here drives it")
+
     def variants(self, cell, data, count):
+        if cell.kind == "backward":
+            yield "gradients", self.gradients
+            return
         yield "tokens first", lambda: self.variant(cell, data, count, True)
         if cell.kv_heads > 1:
             yield "heads first", lambda: self.variant(cell, data, count, False)

@@ -11,7 +11,8 @@ import numpy as np
 from cells import HEAD_DIM, Q_HEADS
 
 # Of the norm of a row of output; a wrong edge, head or scale changes 0.2 of it and more. Peers
-# round weights, sums of f16 values, and queries to int8 where keys are quantised.
+# round weights, sums of f16 values, and queries to int8 where keys are quantised. Of a row of a
+# gradient (gradients.py says what it is a share of), where they round scores' gradients, too.
 TOLERANCE = {"f32": 1e-4, "f16": 5e-2, "bf16": 5e-2, "int8": 5e-2, "int4": 5e-2}
 
 
@@ -22,6 +23,7 @@ class Data:
     q: np.ndarray  # [q_len, Q_HEADS, HEAD_DIM]
     k: np.ndarray  # [kv_heads, kv_len, HEAD_DIM]
     v: np.ndarray  # as k
+    d_out: np.ndarray | None = None  # as q; what the backward starts from
 
 
 def bf16_bits(x):
@@ -49,7 +51,10 @@ def draw(cell):
     if cell.q_len == 1:
         of_group = q[0].reshape(cell.kv_heads, cell.group, HEAD_DIM).sum(1)
         k[:, 0] = k[:, -1] = 0.9 * of_group
-    return Data(rounded(q, cell.q_dtype), rounded(k, cell.dtype), rounded(v, cell.dtype))
+    d_out = None
+    if cell.kind == "backward":
+        d_out = rounded(random.standard_normal(q.shape, np.float32), cell.dtype)
+    return Data(rounded(q, cell.q_dtype), rounded(k, cell.dtype), rounded(v, cell.dtype), d_out)
 
 
 def attend(q, k, v):

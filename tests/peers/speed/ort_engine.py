@@ -5,6 +5,7 @@ import os
 import numpy as np
 import onnxruntime as ort
 from onnx import TensorProto, helper
+from onnxruntime.capi import onnxruntime_pybind11_state as bindings
 
 from cells import HEAD_DIM, Q_HEADS
 from engine import Unsupported, Variant
@@ -13,6 +14,17 @@ TYPES = {"f32": np.float32, "f16": np.float16, "int8": np.int8, "int4": np.uint8
 ONNX_TYPES = {np.float32: TensorProto.FLOAT, np.float16: TensorProto.FLOAT16,
               np.int8: TensorProto.INT8, np.uint8: TensorProto.UINT8, np.int32: TensorProto.INT32}
 SPREAD = 4.5  # what is beyond so many standard deviations is clipped when quantised
+
+
+def gradients():
+    """Looks for the means: operators of training, or what builds graphs of gradients."""
+    operators = {schema.name for schema in bindings.get_all_operator_schema()}
+    found = [name for name in sorted(operators) if "Attention" in name and "Grad" in name]
+    if hasattr(bindings, "GradientGraphBuilder"):
+        found.append("GradientGraphBuilder")
+    raise Unsupported(f"it has {', '.join(found)}, which nothing here drives" if found else
+                      f"none of its {len(operators)} operators is attention's gradient, and it "
+                      "builds no graph of gradients")
 
 
 def value(array):
@@ -149,7 +161,9 @@ class Peer:
         return variant
 
     def variants(self, cell, data, count):
-        if cell.dtype.startswith("int"):
+        if cell.kind == "backward":
+            yield "gradients", gradients
+        elif cell.dtype.startswith("int"):
             yield "GroupQueryAttention, a scale per channel", lambda: self.grouped(
                 cell, data, count, True)
             yield "GroupQueryAttention, one scale", lambda: self.grouped(cell, data, count, False)

@@ -2,7 +2,8 @@
 
 import string
 
-KINDS = {"decode": "1 query, {:,} keys", "prefill": "causal, {:,} tokens"}
+KINDS = {"decode": "1 query, {:,} keys", "prefill": "causal, {:,} tokens",
+         "backward": "backward, {:,} tokens"}
 DTYPES = {"int8": "int8 ¹", "int4": "int4 ¹"}
 
 

@@ -1,8 +1,9 @@
-"""PyTorch: torch.nn.functional.scaled_dot_product_attention."""
+"""PyTorch: torch.nn.functional.scaled_dot_product_attention; torch_gradients.py: its backward."""
 
 import numpy as np
 import torch
 
+import torch_gradients
 from cells import HEAD_DIM, Q_HEADS
 from engine import Variant
 
@@ -22,6 +23,9 @@ class Peer:
         if cell.dtype not in DTYPES:
             return
         dtype = DTYPES[cell.dtype]
+        if cell.kind == "backward":
+            yield from torch_gradients.variants(cell, data, dtype)
+            return
         q = torch.from_numpy(data.q).to(dtype).transpose(0, 1).contiguous()
         first = tuple(torch.from_numpy(x).to(dtype) for x in (data.k, data.v))
         caches = [first] + [tuple(x.clone() for x in first) for _ in range(count - 1)]
