@@ -25,6 +25,7 @@ class Method(NamedTuple):
     text: str = ""
     seeds: tuple = (0,)
     expected: float = 0.2  # seconds, where nothing is known yet
+    rows: tuple = ()  # model and KV heads that it is measured on; empty: all
 
     @property
     def follows_default(self):
@@ -40,6 +41,25 @@ DEFAULT = Method("default", (), "calibration", SEEDS, expected=90)
 BY_ITSELF = Method("self", (), "self", expected=120)
 OTHER_TEXTS = [Method(f"on-{text}", (), text, expected=90)
                for text in ("tinyshakespeare", "wikitext2-valid")]
+# Quality against time: the default's steps are those of TEXT_ONLY.
+STEPS = (0, 20, 60, 200)
+FEWER_STEPS = [Method(f"steps-{n}", ("--merge", "pca", "--sampled-tokens", "0", "--refine", str(n)), "calibration",
+                      expected=5 + n / 10) for n in STEPS]
+# Quality against calibration length, of two texts.
+LENGTH_ROWS = (("tales-mha", 1), ("stories260K", 2))
+LENGTHS = (2048, 8192, 32768)
+LENGTH_TEXTS = {"calibration": "TinyStories", "tinyshakespeare": "Shakespeare"}
+
+
+def method_of_length(tokens, text):
+    """The key of the method; the last of one text is TEXT_ONLY."""
+    return TEXT_ONLY.key if (tokens, text) == (LENGTHS[-1], "calibration") else f"tokens-{tokens}-{text}"
+
+
+FEWER_TOKENS = [Method(method_of_length(n, text),
+                       ("--merge", "pca", "--sampled-tokens", "0", "--calibrate-tokens", str(n)),
+                       text, expected=60, rows=LENGTH_ROWS)
+                for text in LENGTH_TEXTS for n in LENGTHS if method_of_length(n, text) != TEXT_ONLY.key]
 # Groups by activations, of any size, merged by averaging.
 ASYMMETRIC = Method("asymmetric", ("--merge", "mean", "--unequal", "--refine", "0", *FEW_TOKENS),
                     "calibration", expected=10)
@@ -118,6 +138,8 @@ def pairs():
         yield from ((method, grouping) for method in DATA_FREE if method.key in ("mean", "pca"))
     for method in BY_ITSELF, *OTHER_TEXTS, ASYMMETRIC:
         yield method, DEFAULT_GROUPING
+    for method in *FEWER_STEPS, *FEWER_TOKENS:
+        yield method, DEFAULT_GROUPING
     yield KEY_DRIVEN, "key-driven"
 
 
@@ -129,6 +151,8 @@ def all_cells(models):
             for kv_heads in model.targets:
                 once = DEFAULT_GROUPING if method.text else "neighbour"
                 if kv_heads == 1 and grouping not in (once, "key-driven"):
+                    continue
+                if method.rows and (model.name, kv_heads) not in method.rows:
                     continue
                 cell = Cell(model, kv_heads, method, grouping)
                 cells += [cell._replace(seed=seed) for seed in cell.seeds()]

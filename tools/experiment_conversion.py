@@ -7,6 +7,7 @@ import statistics
 import time
 
 import experiment_cells
+import experiment_curves
 import experiment_plot
 import experiment_tables
 from experiment_runs import Failed, Setting, key_of, run_child
@@ -98,4 +99,6 @@ class Conversion(Setting):
 
     def plots(self, found):
         """SVG by file name; None: nothing to draw."""
-        return {f"conversion-{model.name}.svg": experiment_plot.plot(found, model) for model in found.models}
+        pictures = {f"conversion-{model.name}.svg": experiment_plot.plot(found, model) for model in found.models}
+        return pictures | {"conversion-time.svg": experiment_curves.time_plot(found),
+                           "conversion-length.svg": experiment_curves.length_plot(found)}

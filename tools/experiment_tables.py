@@ -3,7 +3,7 @@
 import statistics
 
 from bench_tables import markdown
-from experiment_cells import DATA_FREE, DEFAULT_GROUPING, SEEDS
+from experiment_cells import DATA_FREE, DEFAULT_GROUPING, FEWER_STEPS, LENGTH_ROWS, LENGTH_TEXTS, LENGTHS, SEEDS, method_of_length
 from experiment_runs import duration, key_of
 
 UNKNOWN = "–"
@@ -117,6 +117,31 @@ def grouping_table(found):
     return markdown(["KV heads", "merge", *groupings], rows)
 
 
+def time_table(found):
+    """Perplexity after so many steps, text only, and how long the conversion took."""
+    methods = {method.key: method.key.removeprefix("steps-") for method in FEWER_STEPS} | {"text-only": "600"}
+    rows = []
+    for row in found.rows():
+        cells = []
+        for method in methods:
+            value, seconds = (found.median(row, method, DEFAULT_GROUPING, field) for field in ("ppl", "seconds"))
+            cells.append(UNKNOWN if value is None else f"{ppl(value)} ({duration(seconds)})")
+        rows.append([row_name(row), *cells])
+    return markdown(["steps", *methods.values()], rows)
+
+
+def length_table(found):
+    rows = [[f"{row_name(row)}, {name}",
+             *(ppl(found.median(row, method_of_length(n, text), DEFAULT_GROUPING)) for n in LENGTHS)]
+            for row in found.rows() if (row[0].name, row[1]) in LENGTH_ROWS for text, name in LENGTH_TEXTS.items()]
+    return markdown(["tokens of text, none sampled", *(f"{n:,}" for n in LENGTHS)], rows)
+
+
+def curve(found, method, title, file):
+    """A picture, where there is something in it."""
+    return f"![{title}]({file})" if any(found.values(row, method, DEFAULT_GROUPING) for row in found.rows()) else ""
+
+
 def published_table(found):
     columns = [[cell and found.median(row, *cell) for _, cell in PUBLISHED] for row in found.rows()]
     columns = [ppl_cells(column) for column in columns]
@@ -179,6 +204,13 @@ def report(found):
                      ["closed", "text-only", "default"]),
         "The default, by the text that it is given:",
         text_table(found),
+        "### Quality against time and text",
+        "By the number of steps, with text only; in brackets the time of the whole conversion:",
+        time_table(found),
+        curve(found, "text-only", "nats lost against the time of a conversion", "conversion-time.svg"),
+        "By the length and kind of the text, 600 steps, without sampled text:",
+        length_table(found),
+        curve(found, method_of_length(LENGTHS[0], "calibration"), "nats lost against the length of the text", "conversion-length.svg"),
         "### Published methods, same models, same texts",
         published_table(found),
         "### How much results scatter",

@@ -1,5 +1,6 @@
 """What `./dev experiments` does without running the program: cells, what is remembered, tables, plots."""
 
+import math
 import pathlib
 import sys
 import tempfile
@@ -11,11 +12,12 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
 
 import experiment_cells as cells_of  # noqa: E402
+import experiment_curves  # noqa: E402
 import experiment_plot  # noqa: E402
 import experiment_tables  # noqa: E402
 from experiment_runs import Results, duration  # noqa: E402
 
-MODEL = cells_of.Model("tiny", pathlib.Path("tiny"), 4, (2, 1))
+MODEL = cells_of.Model("tales-mha", pathlib.Path("tiny"), 4, (2, 1))
 
 
 class FakeSetting:
@@ -30,7 +32,8 @@ def found(folder, cells):
     results = Results(folder / "found.jsonl")
     for number, cell in enumerate(cells):
         results.add({"key": experiment_tables.key_of({"name": cell.name()}), "model": cell.model.name,
-                     "kv_heads": cell.kv_heads, "kv_bytes": 100 * cell.kv_heads, "ppl": 6 + number, "kl": 0.5, "top1": 0.5,
+                     "kv_heads": cell.kv_heads, "kv_bytes": 100 * cell.kv_heads, "ppl": 6 + number,
+                     "nll": math.log(6 + number), "kl": 0.5, "top1": 0.5,
                      "tokens": 1000, "seconds": 1.5, "peak_bytes": 2e6, "program": "p", "machine": "<m>",
                      "threads": 2, "isa": "i", "version": "0", "seed": cell.seed})
     return experiment_tables.Found(FakeSetting(), Results(folder / "found.jsonl"), [MODEL], cells)
@@ -83,6 +86,17 @@ class Experiments(unittest.TestCase):
         lines = [e for e in picture.iter() if e.get("class", "").startswith("line")]
         self.assertEqual(len(lines), len(experiment_plot.SERIES))
         self.assertIsNone(experiment_plot.plot(found(self.folder / "none", []), MODEL))
+
+    def test_curves_join_what_is_measured(self):
+        whole = found(self.folder, self.cells)
+        for plot, lines in (experiment_curves.time_plot, 2), (experiment_curves.length_plot, 2):
+            root = ElementTree.fromstring(plot(whole))
+            paths = [e for e in root.iter("{http://www.w3.org/2000/svg}path") if e.get("class", "").startswith("line")]
+            self.assertEqual(len(paths), lines)
+        (self.folder / "other").mkdir()
+        some = found(self.folder / "other", [cell for cell in self.cells if not cell.method])
+        self.assertIsNone(experiment_curves.time_plot(some))
+        self.assertIsNone(experiment_curves.length_plot(some))
 
     def test_labels_keep_their_order_and_their_distance(self):
         for wanted in ([50, 51, 52], [0, 0, 0, 90], [99, 98, 100], [10, 60]):
