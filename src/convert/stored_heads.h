@@ -8,7 +8,7 @@
 
 namespace gqa {
 
-/// Rounded to `dtype`; none: each projection to the type of the source's.
+/// Rounded to `dtype`; none: each projection, and each bias, to the type of the source's.
 Heads as_stored(Heads heads, const AttentionTensors& source, std::optional<DType> dtype);
 
 }  // namespace gqa
