@@ -105,18 +105,21 @@ void announce(const ExportArgs& args, const ConvertPlan& plan) {
 }
 
 Json as_json(const LayerRefinement& layer) {
-  return {{"layer", layer.layer}, {"error_before", layer.before}, {"error_after", layer.after},
-          {"steps", layer.steps}, {"kept_after", layer.kept},     {"diverged", layer.diverged}};
+  return {{"layer", layer.layer},          {"error_before", layer.before},
+          {"error_after", layer.after},    {"steps", layer.steps},
+          {"kept_after", layer.kept},      {"diverged", layer.diverged},
+          {"taken_over", layer.taken_over}};
 }
 
 std::string as_text(const LayerRefinement& layer) {
+  const std::string suffix = layer.taken_over ? "; taken over from the run that was stopped" : "";
   if (layer.diverged && layer.kept == 0) {
     return fmt::format(
-        "warning: layer {}: refinement diverged after {} steps: the layer stays as it was merged",
-        layer.layer, layer.steps);
+        "warning: layer {}: refinement diverged after {} steps: the layer stays as it was merged{}",
+        layer.layer, layer.steps, suffix);
   }
-  return fmt::format("layer {}: error {:.4f} -> {:.4f}, held out ({} of {} steps)", layer.layer,
-                     layer.before, layer.after, layer.kept, layer.steps);
+  return fmt::format("layer {}: error {:.4f} -> {:.4f}, held out ({} of {} steps){}", layer.layer,
+                     layer.before, layer.after, layer.kept, layer.steps, suffix);
 }
 
 void report(const ExportArgs& args, const ConvertPlan& plan,

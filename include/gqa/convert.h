@@ -33,6 +33,8 @@ struct LayerRefinement {
   int steps = 0;          ///< that were made
   int kept = 0;           ///< after how many of them the layer is; 0: as it was merged
   bool diverged = false;  ///< the error was no longer finite
+  /// Whether a run that stopped had written the layer (ExportOptions::resume): it told these.
+  bool taken_over = false;
 };
 
 /// Text that a conversion learns from, and how.
@@ -45,7 +47,8 @@ struct Calibration {
   int64_t window = 512;  ///< tokens that see each other, at most
   int steps = 600;       ///< gradient steps per layer after merging; 0: merging alone
   std::string isa = {};  ///< as in ContextOptions; threads are those of ExportOptions
-  /// Told of every layer that is refined, from the thread that called; may be empty, may throw.
+  /// Told of every layer that is refined, or was by a run that stopped, from the thread that
+  /// called; may be empty, may throw.
   std::function<void(const LayerRefinement&)> refined = {};
 
   int64_t sampled() const { return sampled_tokens.value_or(tokens); }

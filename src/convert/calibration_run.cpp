@@ -29,4 +29,9 @@ Rows CalibrationRun::output_of(const Heads& heads, const Rows& inputs) {
                       block_weights(heads));
 }
 
+void CalibrationRun::tell(const LayerRefinement& layer) {
+  refined.insert_or_assign(layer.layer, layer);
+  if (calibration.refined) calibration.refined(layer);
+}
+
 }  // namespace gqa

@@ -1,6 +1,7 @@
 // What converting on text works with: the source's weights, the text, and options.
 #pragma once
 
+#include <map>
 #include <string>
 #include <vector>
 
@@ -24,6 +25,8 @@ struct CalibrationRun {
   Heads load(int64_t layer) const;
   /// [tokens, width]: what a layer with these heads makes of inputs of all the text.
   Rows output_of(const Heads& heads, const Rows& inputs);
+  /// Keeps how refining a layer went, and tells whom the options name.
+  void tell(const LayerRefinement& refined);
 
   const SourceModel& source;
   const ModelConfig& config;
@@ -32,8 +35,9 @@ struct CalibrationRun {
   Context context;
   Weights weights;
   CalibrationWindows text;
-  std::string sha256;           ///< of the text's file; empty where there is none
-  std::vector<int64_t> planes;  ///< rotary planes that keys keep; empty: all
+  std::string sha256;                          ///< of the text's file; empty where there is none
+  std::vector<int64_t> planes;                 ///< rotary planes that keys keep; empty: all
+  std::map<int64_t, LayerRefinement> refined;  ///< by layer
 };
 
 }  // namespace gqa

@@ -1,6 +1,8 @@
 #include "convert/calibrator.h"
 
 #include <algorithm>
+#include <map>
+#include <optional>
 #include <utility>
 
 #include "convert/calibration_needs.h"
@@ -29,6 +31,7 @@ struct Calibrator::Impl {
   int64_t last_studied = -1;  ///< layer of last_study
   std::unique_ptr<Sensitivity> sensitivity;
   std::optional<LayerChain> chain;  ///< of convert()
+  std::map<int64_t, WrittenLayer> written;
 
   Impl(const SourceModel& source, const ConvertOptions& options, const Progress& progress)
       : run(source, options, progress) {}
@@ -83,7 +86,15 @@ struct Calibrator::Impl {
     return *sensitivity;
   }
 
-  /// Converts up to this layer, if that is still to be done; what comes of it, of the last one.
+  bool take_over_next(const HeadGroups& groups) {
+    const auto found = written.find(chain->next());
+    if (found == written.end() || !found->second.is_whole(run.config.attention_bias)) return false;
+    chain->take_over(groups, found->second);
+    return true;
+  }
+
+  /// Converts up to this layer, if that is still to be done; what comes of it, of the last one, if
+  /// it is not taken over.
   Heads convert_to(int64_t layer, const std::vector<HeadGroups>& groups,
                    const Interrupt& interrupt) {
     if (!chain) {
@@ -92,8 +103,10 @@ struct Calibrator::Impl {
     }
     Heads result;
     while (chain->next() <= layer) {
-      result = chain->convert(groups[static_cast<size_t>(chain->next())], run.calibration.steps,
-                              interrupt);
+      if (interrupt) interrupt();
+      const HeadGroups& next = groups[static_cast<size_t>(chain->next())];
+      if (take_over_next(next)) continue;
+      result = chain->convert(next, run.calibration.steps, interrupt);
     }
     return result;
   }
@@ -173,6 +186,15 @@ std::vector<int64_t> Calibrator::keep_planes(int64_t keep, const std::vector<Hea
 MergedLayer Calibrator::convert(int64_t layer, const std::vector<HeadGroups>& groups,
                                 const std::function<void()>& interrupt) {
   return merged_layer(impl_->convert_to(layer, groups, interrupt), impl_->run.config);
+}
+
+void Calibrator::found(int64_t layer, WrittenLayer::Part part, DType dtype, WrittenTensor tensor) {
+  impl_->written[layer].add(part, dtype, std::move(tensor));
+}
+
+Json Calibrator::refinement_note(int64_t layer) const {
+  const auto refined = impl_->run.refined.find(layer);
+  return refined == impl_->run.refined.end() ? Json() : to_note(refined->second);
 }
 
 std::vector<double> Calibrator::key_directions(int64_t layer, const std::vector<HeadGroups>& groups,

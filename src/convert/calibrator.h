@@ -8,6 +8,7 @@
 
 #include "convert/merge.h"
 #include "convert/source.h"
+#include "convert/written_layer.h"
 #include "gqa/convert.h"
 #include "regroup/layer_study.h"
 
@@ -56,6 +57,11 @@ class Calibrator {
   /// what they have lost. Layers that are left out are converted on the way.
   MergedLayer convert(int64_t layer, const std::vector<HeadGroups>& groups,
                       const std::function<void()>& interrupt);
+  /// Where an earlier run wrote a part of a layer: once all of it is known, convert() and
+  /// key_directions() of what follows take the layer from there.
+  void found(int64_t layer, WrittenLayer::Part part, DType dtype, WrittenTensor tensor);
+  /// How refining the layer went, as WrittenLayer::refined() takes it; null: it was not refined.
+  Json refinement_note(int64_t layer) const;
   /// The principal directions of the converted layer's keys on the text, [kv_heads, head_dim,
   /// head_dim] (see principal_directions()). Layers that are not yet converted are.
   std::vector<double> key_directions(int64_t layer, const std::vector<HeadGroups>& groups,

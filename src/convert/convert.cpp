@@ -127,6 +127,14 @@ void rewrite_layer(const ExportJob& job, int64_t layer,
       return merge->take(part, interrupt);
     };
     tensor.make_bytes = memory;
+    if (calibrator != nullptr) {
+      tensor.written = [calibrator, layer, part, stored = tensor.dtype](WrittenTensor where) {
+        calibrator->found(layer, part, stored, std::move(where));
+      };
+      if (part == &MergedLayer::q) {
+        tensor.note = [calibrator, layer] { return calibrator->refinement_note(layer); };
+      }
+    }
     rewrites[source] = std::move(tensor);
   };
   const HeadGather order{query_order(groups, config.sizes_of_groups(layer)), config.q_heads, 0};

@@ -41,10 +41,7 @@ Heads converted_layer(CalibrationRun& run, const LayerStudy& study, int64_t laye
   const RefineResult refined =
       refine_block(run.context.impl(), shape, goal, heads,
                    {.steps = steps, .seed = run.options.seed, .layer = layer}, interrupt);
-  if (run.calibration.refined) {
-    run.calibration.refined(
-        {layer, refined.before, refined.after, refined.steps, refined.kept, refined.diverged});
-  }
+  run.tell({layer, refined.before, refined.after, refined.steps, refined.kept, refined.diverged});
   return refined.heads;
 }
 
@@ -67,6 +64,15 @@ Heads LayerChain::convert(const HeadGroups& groups, int steps,
   pass_converted(layer, as_stored(result, tensors, run_.options.output.dtype), seen.inputs);
   original_.pass(layer, run_.output_of(seen.heads, original_.attention_inputs(layer)));
   return result;
+}
+
+void LayerChain::take_over(const HeadGroups& groups, const WrittenLayer& written) {
+  const int64_t layer = next_++;
+  const Heads source = run_.load(layer);
+  pass_converted(layer, heads_of(written.read(), source, groups, run_.planes),
+                 converted_.attention_inputs(layer));
+  original_.pass(layer, run_.output_of(source, original_.attention_inputs(layer)));
+  if (const auto refined = written.refined(layer)) run_.tell(*refined);
 }
 
 /// Takes the text through the converted layer, and keeps in which directions its keys lie.

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "convert/calibration_run.h"
+#include "convert/written_layer.h"
 #include "regroup/layer_study.h"
 #include "regroup/windowed_block.h"
 
@@ -28,6 +29,8 @@ class LayerChain {
   /// Converts a layer: fitted to what the original's layer makes of the inputs that the layers so
   /// far give it, and of what they have lost.
   Heads convert(const HeadGroups& groups, int steps, const std::function<void()>& interrupt);
+  /// Takes a layer as an earlier run wrote it: the text goes through it, nothing is fitted.
+  void take_over(const HeadGroups& groups, const WrittenLayer& written);
 
   /// [tokens, width]: behind the layers so far.
   const Rows& hidden() const { return converted_.hidden(); }

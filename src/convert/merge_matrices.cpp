@@ -2,6 +2,7 @@
 #include "convert/merge_matrices.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace gqa {
 namespace {
@@ -54,6 +55,26 @@ MergedLayer merged_layer(Heads heads, const ModelConfig& config) {
   merged.v = take_weights(heads.v, width, biased ? &merged.v_bias : nullptr);
   merged.o = take_weights(heads.o, heads.o.cols(), nullptr);
   return merged;
+}
+
+Heads heads_of(const MergedLayer& merged, const Heads& source, const HeadGroups& groups,
+               const std::vector<int64_t>& planes) {
+  Heads heads;
+  heads.head_dim = planes.empty() ? source.head_dim : 2 * std::ssize(planes);
+  heads.planes = planes;
+  heads.q_begin.push_back(0);
+  for (const auto& group : groups) {
+    heads.q_begin.push_back(heads.q_begin.back() + std::ssize(query_heads_of(source, group)));
+  }
+  const int64_t q_rows = heads.q_heads() * heads.head_dim;
+  const int64_t kv_rows = heads.kv_heads() * heads.head_dim;
+  heads.q.resize(q_rows, source.inputs());
+  heads.k.resize(kv_rows, source.inputs());
+  heads.v.resize(kv_rows, source.inputs());
+  heads.o.resize(source.o.rows(), q_rows);
+  put_weights(heads.q, merged.q, merged.q_bias);
+  put_weights(heads.o, merged.o, {});
+  return with_merged(std::move(heads), merged);
 }
 
 Heads with_merged(Heads heads, const MergedLayer& merged) {

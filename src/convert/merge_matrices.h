@@ -15,6 +15,10 @@ int64_t merge_matrices_bytes(const ModelConfig& config, int64_t layer, int64_t g
 
 /// The layer as its tensors hold it.
 MergedLayer merged_layer(Heads heads, const ModelConfig& config);
+/// The inverse: `source`, a layer of the model, regrouped, with the projections of `merged`.
+/// `planes`: that keys keep; empty: all.
+Heads heads_of(const MergedLayer& merged, const Heads& source, const HeadGroups& groups,
+               const std::vector<int64_t>& planes);
 /// `heads` with the keys and values of a merge that keeps queries.
 Heads with_merged(Heads heads, const MergedLayer& merged);
 

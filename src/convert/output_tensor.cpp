@@ -64,7 +64,7 @@ int64_t OutputTensor::elements() const {
 }
 
 TensorSpec OutputTensor::spec() const {
-  return {name, std::string(safetensors_name(dtype)), shape, bytes()};
+  return {name, std::string(safetensors_name(dtype)), shape, bytes(), note};
 }
 
 OutputTensor copy_tensor(const Tensor& source, std::optional<DType> dtype) {

@@ -32,6 +32,9 @@ struct OutputTensor {
   /// If set, gives the values; calls its argument now and then, which may throw.
   std::function<std::vector<double>(const std::function<void()>& interrupt)> make;
   int64_t make_bytes = 0;  ///< memory that `make` takes
+  /// If set, told where an earlier run wrote the tensor, if it did, before anything is made.
+  std::function<void(WrittenTensor)> written = {};
+  std::function<Json()> note = {};  ///< as in TensorSpec
 
   int64_t elements() const;
   int64_t bytes() const { return elements() * dtype_bytes(dtype); }

@@ -44,6 +44,9 @@ std::vector<FileHash> write_weights(const ExportJob& job, const std::filesystem:
                                     const Progress& progress) {
   SafetensorsWriter writer(dir, specs_of(job.tensors), job.options.output.max_shard_bytes, journal,
                            progress);
+  for (size_t i = 0; i < writer.tensors_done(); ++i) {
+    if (job.tensors[i].written) job.tensors[i].written(writer.written(i));
+  }
   write_tensors(writer, job.tensors, pool, [&](int64_t done) {
     if (progress) progress(job.verb, done, job.plan.output_bytes);
   });

@@ -136,8 +136,9 @@ int64_t SafetensorsWriter::trusted_bytes(std::span<const std::byte> file) {
     if (tensor.bytes > std::ssize(file) - end) break;
     Sha256 hash = hash_;
     hash.update(file.subspan(end, tensor.bytes));
-    const JournalEntry actual{tensor.name, shard.name, end + tensor.bytes, hash.hex()};
-    if (actual != journal_->entries()[tensor_]) break;
+    const JournalEntry& entry = journal_->entries()[tensor_];
+    if (entry != JournalEntry{tensor.name, shard.name, end + tensor.bytes, hash.hex(), entry.note})
+      break;
     hash_ = hash;
     end += tensor.bytes;
   }
@@ -193,7 +194,9 @@ void SafetensorsWriter::end_tensors() {
   while (tensor_ < tensors_.size() && tensor_bytes_ == tensors_[tensor_].bytes) {
     if (journal_ != nullptr) {
       file_->flush();
-      journal_->add({tensors_[tensor_].name, shards_[shard_].name, file_bytes_, hash_.hex()});
+      const TensorSpec& done = tensors_[tensor_];
+      journal_->add({done.name, shards_[shard_].name, file_bytes_, hash_.hex(),
+                     done.note ? done.note() : Json()});
     }
     ++tensor_;
     tensor_bytes_ = 0;
@@ -204,20 +207,26 @@ void SafetensorsWriter::end_tensors() {
   }
 }
 
-std::vector<std::byte> SafetensorsWriter::read(std::string_view name) {
-  for (const Shard& shard : shards_) {
-    int64_t at = std::ssize(header(shard));
-    for (size_t i = shard.first; i < std::min(shard.last, tensor_); ++i) {
-      if (tensors_[i].name == name) {
-        if (file_) file_->flush();
-        const MappedFile mapped(dir_ / shard.name);
-        const auto bytes = mapped.bytes().subspan(at, tensors_[i].bytes);
-        return {bytes.begin(), bytes.end()};
-      }
-      at += tensors_[i].bytes;
-    }
+std::vector<std::byte> WrittenTensor::read() const {
+  const MappedFile mapped(file);
+  const std::span<const std::byte> all = mapped.bytes();
+  if (std::ssize(all) < begin + bytes) {
+    fail(ErrorKind::io, "{}: expected at least {} bytes, got {}", file.string(), begin + bytes,
+         all.size());
   }
-  fail(ErrorKind::usage, "tensor `{}`: not written yet", name);
+  const auto own = all.subspan(begin, bytes);
+  return {own.begin(), own.end()};
+}
+
+WrittenTensor SafetensorsWriter::written(size_t tensor) {
+  require(tensor < tensor_, "tensor {}: not written yet", tensor);
+  const auto of_shard = [&](const Shard& shard) { return tensor < shard.last; };
+  const Shard& shard = *std::find_if(shards_.begin(), shards_.end(), of_shard);
+  WrittenTensor result{dir_ / shard.name, std::ssize(header(shard)), tensors_[tensor].bytes};
+  for (size_t i = shard.first; i < tensor; ++i) result.begin += tensors_[i].bytes;
+  if (journal_ != nullptr) result.note = journal_->entries()[tensor].note;
+  if (file_) file_->flush();
+  return result;
 }
 
 void SafetensorsWriter::finish() {

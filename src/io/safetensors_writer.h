@@ -23,6 +23,18 @@ struct TensorSpec {
   std::string dtype_name;  ///< "F32", ...
   std::vector<int64_t> shape;
   int64_t bytes = 0;  ///< what shape and dtype make
+  /// Asked for once it is complete: what a journal is to note of it. May be empty.
+  std::function<Json()> note = {};
+};
+
+/// A tensor that is complete.
+struct WrittenTensor {
+  std::filesystem::path file;
+  int64_t begin = 0;  ///< of its bytes in the file
+  int64_t bytes = 0;
+  Json note = {};  ///< of the journal
+
+  std::vector<std::byte> read() const;
 };
 
 struct FileHash {
@@ -55,8 +67,8 @@ class SafetensorsWriter {
              const std::function<void()>& meanwhile);
   void write(std::span<const std::byte> data);
 
-  /// The bytes of a tensor that is complete. Throws Error: usage where there is none of that name.
-  std::vector<std::byte> read(std::string_view name);
+  /// Of tensors_done(). Its file has it until somebody changes the folder.
+  WrittenTensor written(size_t tensor);
 
   /// After the last tensor: syncs, and writes the index if there is one.
   void finish();

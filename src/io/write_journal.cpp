@@ -35,8 +35,10 @@ std::optional<Json> parse_line(const std::string& line) {
 }
 
 Json to_json(const JournalEntry& entry) {
-  return {
+  Json json = {
       {"tensor", entry.tensor}, {"file", entry.file}, {"end", entry.end}, {"sha256", entry.sha256}};
+  if (!entry.note.is_null()) json["note"] = entry.note;
+  return json;
 }
 
 std::optional<JournalEntry> parse_entry(const std::string& line, const fs::path& file) {
@@ -46,7 +48,7 @@ std::optional<JournalEntry> parse_entry(const std::string& line, const fs::path&
     const JsonFields fields(*json, file);
     return JournalEntry{fields.string("tensor"), fields.string("file"),
                         fields.integer("end", 0, std::numeric_limits<int64_t>::max()),
-                        fields.string("sha256")};
+                        fields.string("sha256"), json->value("note", Json())};
   } catch (const Error&) {
     return std::nullopt;
   }

@@ -19,6 +19,7 @@ struct JournalEntry {
   std::string file;
   int64_t end = 0;     ///< bytes of the file, header included
   std::string sha256;  ///< of these bytes
+  Json note = {};      ///< what else is to be known of the tensor; null: nothing
 
   bool operator==(const JournalEntry&) const = default;
 };
