@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <initializer_list>
+#include <optional>
 
 #include "cli/format.h"
 #include "cli/progress_bar.h"
@@ -111,8 +112,14 @@ Json as_json(const LayerRefinement& layer) {
           {"taken_over", layer.taken_over}};
 }
 
-std::string as_text(const LayerRefinement& layer) {
-  const std::string suffix = layer.taken_over ? "; taken over from the run that was stopped" : "";
+/// `seconds_left`: of all refining, where that is known.
+std::string as_text(const LayerRefinement& layer, std::optional<double> seconds_left) {
+  std::string suffix;
+  if (layer.taken_over) {
+    suffix = "; taken over from the run that was stopped";
+  } else if (seconds_left && *seconds_left >= 1) {
+    suffix = fmt::format("; about {} left", human_seconds(*seconds_left));
+  }
   if (layer.diverged && layer.kept == 0) {
     return fmt::format(
         "warning: layer {}: refinement diverged after {} steps: the layer stays as it was merged{}",
@@ -185,7 +192,7 @@ int run_export(const ExportArgs& args, const ExportOptions& output, const Planne
   const Refined tell = [&](const LayerRefinement& layer) {
     refined.push_back(layer);
     bar.erase();
-    note(args.common, as_text(layer));
+    note(args.common, as_text(layer, bar.seconds_left("refine")));
   };
   const Conversion conversion = stoppable(goes_on, {ErrorKind::interrupted}, args.out,
                                           [&] { return planner(bar.callback(), tell); });

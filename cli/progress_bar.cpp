@@ -27,6 +27,9 @@ size_t terminal_columns() {
   return size.ws_col;
 }
 
+/// "refine" of "refine: layer 3 of 6"
+std::string_view phase_of(std::string_view what) { return what.substr(0, what.find(':')); }
+
 void put(std::string_view text) {
   // A bar that can't be drawn is no reason to stop.
   [[maybe_unused]] const ssize_t n = ::write(STDERR_FILENO, text.data(), text.size());
@@ -41,7 +44,7 @@ ProgressBar::ProgressBar(const Common& common)
 Progress ProgressBar::callback() {
   return [this](std::string_view what, int64_t done, int64_t total) {
     throw_if_interrupted();
-    if (shown_) update(what, done, total);
+    update(what, done, total);
   };
 }
 
@@ -51,35 +54,51 @@ void ProgressBar::erase() {
   width_ = 0;
 }
 
-void ProgressBar::update(std::string_view what, int64_t done, int64_t total) {
-  const auto now = Clock::now();
-  if (what != what_) {
-    what_ = what;
-    phase_start_ = now;
-  }
-  if (now - start_ < quiet_time || now - drawn_ < interval) return;
-  drawn_ = now;
-  const double share = total <= 0 ? 0.0 : static_cast<double>(done) / static_cast<double>(total);
-  draw(what, std::clamp(share, 0.0, 1.0));
+std::optional<double> ProgressBar::Phase::seconds_left() const {
+  const double made = share - first;
+  if (made < 0.01) return std::nullopt;
+  const double elapsed = std::chrono::duration<double>(Clock::now() - start).count();
+  return elapsed / made * (1 - share);
 }
 
-void ProgressBar::draw(std::string_view what, double share) {
-  const double elapsed = std::chrono::duration<double>(Clock::now() - phase_start_).count();
-  std::string right = fmt::format(" {:3.0f} %", share * 100);
-  if (share > 0.02) right += fmt::format("  {} left", human_seconds(elapsed / share - elapsed));
+std::optional<double> ProgressBar::seconds_left(std::string_view phase) const {
+  const auto found = phases_.find(phase);
+  return found == phases_.end() ? std::nullopt : found->second.seconds_left();
+}
+
+void ProgressBar::update(std::string_view what, int64_t done, int64_t total) {
+  const auto now = Clock::now();
+  const double share =
+      total <= 0 ? 0.0
+                 : std::clamp(static_cast<double>(done) / static_cast<double>(total), 0.0, 1.0);
+  const auto [at, is_new] = phases_.try_emplace(std::string(phase_of(what)));
+  Phase& phase = at->second;
+  if (is_new || share < phase.share) phase = {now, share, share};
+  phase.share = share;
+  if (!shown_ || now - start_ < quiet_time || now - drawn_ < interval) return;
+  drawn_ = now;
+  draw(what, phase);
+}
+
+void ProgressBar::draw(std::string_view what, const Phase& phase) {
+  std::string right = fmt::format(" {:3.0f} %", phase.share * 100);
+  if (const auto left = phase.seconds_left())
+    right += fmt::format("  {} left", human_seconds(*left));
 
   // One column stays free: a full line would wrap on some terminals.
   const size_t columns = terminal_columns() - 1;
-  const size_t around = what.size() + 3 + right.size();
-  if (columns < around + 5) {
+  constexpr size_t fewest_cells = 5;
+  const auto around = [&] { return what.size() + 3 + right.size(); };
+  if (columns < around() + fewest_cells) what = phase_of(what);
+  if (columns < around() + fewest_cells) {
     erase();
     return;
   }
-  const size_t cells = std::min<size_t>(columns - around, 40);
-  const auto full = static_cast<size_t>(share * static_cast<double>(cells));
+  const size_t cells = std::min<size_t>(columns - around(), 40);
+  const auto full = static_cast<size_t>(phase.share * static_cast<double>(cells));
   const std::string bar = std::string(full, '=') + std::string(cells - full, ' ');
 
-  const size_t width = around + cells;
+  const size_t width = around() + cells;
   const std::string padding(width_ > width ? width_ - width : 0, ' ');
   put(fmt::format("\r{} {}[{}]{}{}{}", what, colour_ ? "\x1b[36m" : "", bar,
                   colour_ ? "\x1b[0m" : "", right, padding));

@@ -7,9 +7,11 @@
 
 namespace gqa {
 
-/// Called now and then from the thread that called the library: `done` of `total` units of `what`.
-/// May be empty. May throw (an Error of kind interrupted, say): the work then stops, leaves nothing
-/// half-written behind, and the exception reaches the caller.
+/// Called now and then from the thread that called the library: `done` of `total` units of `what`,
+/// a phase of the work ("refine"), behind a colon maybe where in it ("refine: layer 3 of 6, step
+/// 240 of 600"). Phases may take turns, each going on where it was. May be empty. May throw (an
+/// Error of kind interrupted, say): the work then stops, leaves nothing half-written behind, and
+/// the exception reaches the caller.
 using Progress = std::function<void(std::string_view what, int64_t done, int64_t total)>;
 
 }  // namespace gqa

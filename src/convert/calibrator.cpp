@@ -1,5 +1,7 @@
 #include "convert/calibrator.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <map>
 #include <optional>
@@ -7,6 +9,7 @@
 
 #include "convert/calibration_needs.h"
 #include "convert/layer_chain.h"
+#include "convert/layer_progress.h"
 #include "convert/merge_matrices.h"
 #include "regroup/lumps.h"
 #include "regroup/products.h"
@@ -86,27 +89,33 @@ struct Calibrator::Impl {
     return *sensitivity;
   }
 
-  bool take_over_next(const HeadGroups& groups) {
-    const auto found = written.find(chain->next());
+  bool take_over_next(const HeadGroups& groups, const Progress& progress) {
+    const int64_t layer = chain->next();
+    const auto found = written.find(layer);
     if (found == written.end() || !found->second.is_whole(run.config.attention_bias)) return false;
+    const int64_t layers = run.config.n_layers;
+    if (progress) {
+      progress(fmt::format("take over: layer {} ({} of {})", layer, layer + 1, layers), layer,
+               layers);
+    }
     chain->take_over(groups, found->second);
     return true;
   }
 
   /// Converts up to this layer, if that is still to be done; what comes of it, of the last one, if
   /// it is not taken over.
-  Heads convert_to(int64_t layer, const std::vector<HeadGroups>& groups,
-                   const Interrupt& interrupt) {
+  Heads convert_to(int64_t layer, const std::vector<HeadGroups>& groups, const Progress& progress) {
     if (!chain) {
       forget_studies();
       chain.emplace(run);
     }
     Heads result;
     while (chain->next() <= layer) {
-      if (interrupt) interrupt();
       const HeadGroups& next = groups[static_cast<size_t>(chain->next())];
-      if (take_over_next(next)) continue;
-      result = chain->convert(next, run.calibration.steps, interrupt);
+      if (take_over_next(next, progress)) continue;
+      const auto step = layer_progress(run, groups, chain->next(), progress);
+      step();
+      result = chain->convert(next, run.calibration.steps, step);
     }
     return result;
   }
@@ -184,8 +193,8 @@ std::vector<int64_t> Calibrator::keep_planes(int64_t keep, const std::vector<Hea
 }
 
 MergedLayer Calibrator::convert(int64_t layer, const std::vector<HeadGroups>& groups,
-                                const std::function<void()>& interrupt) {
-  return merged_layer(impl_->convert_to(layer, groups, interrupt), impl_->run.config);
+                                const Progress& progress) {
+  return merged_layer(impl_->convert_to(layer, groups, progress), impl_->run.config);
 }
 
 void Calibrator::found(int64_t layer, WrittenLayer::Part part, DType dtype, WrittenTensor tensor) {
@@ -198,8 +207,8 @@ Json Calibrator::refinement_note(int64_t layer) const {
 }
 
 std::vector<double> Calibrator::key_directions(int64_t layer, const std::vector<HeadGroups>& groups,
-                                               const std::function<void()>& interrupt) {
-  impl_->convert_to(layer, groups, interrupt);
+                                               const Progress& progress) {
+  impl_->convert_to(layer, groups, progress);
   return impl_->chain->key_directions(layer);
 }
 

@@ -56,7 +56,7 @@ class Calibrator {
   /// of the inputs that the layers already converted (rounded as they are written) give it, and of
   /// what they have lost. Layers that are left out are converted on the way.
   MergedLayer convert(int64_t layer, const std::vector<HeadGroups>& groups,
-                      const std::function<void()>& interrupt);
+                      const Progress& progress);
   /// Where an earlier run wrote a part of a layer: once all of it is known, convert() and
   /// key_directions() of what follows take the layer from there.
   void found(int64_t layer, WrittenLayer::Part part, DType dtype, WrittenTensor tensor);
@@ -65,7 +65,7 @@ class Calibrator {
   /// The principal directions of the converted layer's keys on the text, [kv_heads, head_dim,
   /// head_dim] (see principal_directions()). Layers that are not yet converted are.
   std::vector<double> key_directions(int64_t layer, const std::vector<HeadGroups>& groups,
-                                     const std::function<void()>& interrupt);
+                                     const Progress& progress);
 
  private:
   struct Impl;

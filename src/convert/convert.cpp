@@ -42,8 +42,7 @@ std::vector<int64_t> merged_sizes(const HeadGroups& groups, const std::vector<in
   return merged;
 }
 
-using Interrupt = std::function<void()>;
-using MergeLayer = std::function<MergedLayer(const Interrupt&)>;
+using MergeLayer = std::function<MergedLayer(const Progress&)>;
 
 /// Merges a layer when the first of its new tensors is asked for, and keeps what was not asked for
 /// yet.
@@ -51,8 +50,8 @@ class LazyMerge {
  public:
   explicit LazyMerge(MergeLayer merge) : merge_(std::move(merge)) {}
 
-  std::vector<double> take(std::vector<double> MergedLayer::*part, const Interrupt& interrupt) {
-    if ((merged_.*part).empty()) merged_ = merge_(interrupt);
+  std::vector<double> take(std::vector<double> MergedLayer::*part, const Progress& progress) {
+    if ((merged_.*part).empty()) merged_ = merge_(progress);
     // Tensors are written in this order: what comes before is not wanted any more.
     for (auto before :
          {&MergedLayer::q, &MergedLayer::q_bias, &MergedLayer::k, &MergedLayer::k_bias,
@@ -71,14 +70,14 @@ class LazyMerge {
 MergeLayer layer_merger(const ExportJob& job, int64_t layer,
                         const std::shared_ptr<Calibrator>& calibrator) {
   if (calibrator != nullptr) {
-    return [calibrator, layer, groups = job.plan.groups](const Interrupt& interrupt) {
-      return calibrator->convert(layer, groups, interrupt);
+    return [calibrator, layer, groups = job.plan.groups](const Progress& progress) {
+      return calibrator->convert(layer, groups, progress);
     };
   }
   return [method = &find_merge(job.options.merge), config = job.source.config, layer,
           groups = job.plan.groups[layer], seed = job.options.seed, planes = job.plan.planes,
           tensors = attention_tensors(job.source.checkpoint, layer),
-          norm = &attention_norm(job.source.checkpoint, layer)](const Interrupt&) {
+          norm = &attention_norm(job.source.checkpoint, layer)](const Progress&) {
     for (const Tensor* t : {tensors.k, tensors.v, tensors.k_bias, tensors.v_bias}) {
       if (t != nullptr) check_finite(*t);
     }
@@ -97,8 +96,8 @@ OutputTensor direction_tensor(const ExportJob& job, int64_t layer,
   OutputTensor tensor;
   tensor.name = key_directions_tensor(layer);
   tensor.shape = {std::ssize(job.plan.groups[layer]), head_dim, head_dim};
-  tensor.make = [calibrator, layer, groups = job.plan.groups](const Interrupt& interrupt) {
-    return calibrator->key_directions(layer, groups, interrupt);
+  tensor.make = [calibrator, layer, groups = job.plan.groups](const Progress& progress) {
+    return calibrator->key_directions(layer, groups, progress);
   };
   tensor.make_bytes = tensor.elements() * static_cast<int64_t>(sizeof(double));
   return tensor;
@@ -123,9 +122,7 @@ void rewrite_layer(const ExportJob& job, int64_t layer,
                               int64_t extent, size_t axis = 0) {
     OutputTensor tensor = copy_tensor(*source, dtype);
     tensor.shape[axis] = extent;
-    tensor.make = [merge, part](const Interrupt& interrupt) {
-      return merge->take(part, interrupt);
-    };
+    tensor.make = [merge, part](const Progress& progress) { return merge->take(part, progress); };
     tensor.make_bytes = memory;
     if (calibrator != nullptr) {
       tensor.written = [calibrator, layer, part, stored = tensor.dtype](WrittenTensor where) {

@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "convert/layer_progress.h"
 #include "convert/merge.h"
 #include "convert/merge_matrices.h"
 #include "convert/stored_heads.h"
@@ -33,8 +34,7 @@ Heads converted_layer(CalibrationRun& run, const LayerStudy& study, int64_t laye
                       const HeadGroups& groups, const BlockGoal& goal, int steps,
                       const std::function<void()>& interrupt) {
   Heads heads = merged(run, study, layer, groups);
-  const bool changed = std::ssize(groups) < study.heads.kv_heads() || !run.planes.empty();
-  if (run.calibration.steps == 0 || !changed) return heads;
+  if (run.calibration.steps == 0 || !is_changed(run, layer, groups)) return heads;
   const BlockShape shape(run.config, run.text, heads);
   heads = refit_outputs(run.context.impl(), shape, goal.inputs, goal.target, heads).heads;
   if (steps == 0) return heads;

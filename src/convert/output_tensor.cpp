@@ -93,10 +93,10 @@ void PieceMaker::skip_finished() {
   }
 }
 
-void PieceMaker::prepare(const std::function<void()>& interrupt) {
+void PieceMaker::prepare(const Progress& progress) {
   skip_finished();
   if (tensors_.empty() || at_ > 0 || !tensors_.front().make) return;
-  made_ = tensors_.front().make(interrupt);
+  made_ = tensors_.front().make(progress);
 }
 
 std::span<const std::byte> PieceMaker::next() {

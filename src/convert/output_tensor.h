@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "core/aligned_buffer.h"
+#include "gqa/progress.h"
 #include "io/checkpoint.h"
 #include "io/safetensors_writer.h"
 
@@ -29,8 +30,8 @@ struct OutputTensor {
   std::vector<int64_t> shape;
   const Tensor* source = nullptr;    ///< of the same name; null: made of several
   std::optional<HeadGather> gather;  ///< none: as it is
-  /// If set, gives the values; calls its argument now and then, which may throw.
-  std::function<std::vector<double>(const std::function<void()>& interrupt)> make;
+  /// If set, gives the values; tells its argument how far it is, which may throw.
+  std::function<std::vector<double>(const Progress& progress)> make;
   int64_t make_bytes = 0;  ///< memory that `make` takes
   /// If set, told where an earlier run wrote the tensor, if it did, before anything is made.
   std::function<void(WrittenTensor)> written = {};
@@ -56,8 +57,8 @@ class PieceMaker {
   explicit PieceMaker(std::span<const OutputTensor> tensors) : tensors_(tensors) {}
 
   /// Makes what the next piece is taken from, if it is to be made. Before each call of next(), on
-  /// the thread whose `interrupt` it is.
-  void prepare(const std::function<void()>& interrupt);
+  /// the thread whose `progress` it is.
+  void prepare(const Progress& progress);
   /// Empty after the last one. Valid until the call after the next: a piece can be written while
   /// the next one is made. Throws Error (bad_data, naming file, tensor and element) for a value
   /// that is not finite or does not fit the type.

@@ -17,7 +17,7 @@ PATIENCE = 120  # seconds
 LAYERS = 4
 STOPS = 20
 SIGNALS = signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL
-LINE = re.compile(r"layer (\d+): error \S+ -> \S+, held out \(\d+ of \d+ steps\)(.*)")
+LINE = re.compile(r"layer (\d+): error \S+ -> \S+, held out \(\d+ of \d+ steps\)(?:; about .* left)?(.*)")
 
 
 def bf16(data):

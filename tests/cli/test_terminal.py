@@ -3,6 +3,7 @@ import json
 import math
 import os
 import pty
+import re
 import signal
 import socket
 import subprocess
@@ -159,6 +160,15 @@ class ProgressTest(LongWork):
         self.assertIn("%", screen)
         self.assertNotIn("\x1b", screen)
         self.assertEqual(self.screen([*args, "--quiet"])[0], "")
+
+    def test_refining_says_where_it_is(self):
+        screen, _ = self.screen(["convert", SOURCE, self.root / "out", "--kv-heads", "4", "--calibrate", HELDOUT,
+                                 "--calibrate-tokens", "1024", "--sampled-tokens", "0", "--refine", "60"], NO_COLOR="1")
+        self.assertRegex(screen, r"\rrefine: layer [0-5] \([1-6] of 6\), step \d+ of 60 \[=* *\] +\d+ %  \d[^\r]* left")
+        lines = re.findall(r"layer \d: error [^\r\n]*", screen)
+        self.assertEqual(len(lines), 6)
+        self.assertRegex(lines[0], "steps\\); about .* left")
+        self.assertNotIn("left", lines[-1])
 
     def test_short_work_draws_nothing(self):
         self.assertEqual(self.screen(["--help"])[0], "")

@@ -132,6 +132,22 @@ TEST_F(ResumeRefined, WithFewerNumbersPerHead) {
   expect_whole_from_anywhere();
 }
 
+TEST_F(ResumeRefined, TellsWhereRefiningIs) {
+  std::vector<std::string> told;
+  std::vector<int64_t> dones;
+  convert(dir_ / "in", dir_ / "out", options_,
+          [&](std::string_view what, int64_t done, int64_t total) {
+            if (!what.starts_with("refine")) return;
+            told.emplace_back(what);
+            dones.push_back(done);
+            EXPECT_EQ(total, layers * 3);
+          });
+  ASSERT_EQ(told.size(), layers * 4u);
+  EXPECT_EQ(told[4], "refine: layer 1 (2 of 3)");
+  EXPECT_EQ(told[7], "refine: layer 1 (2 of 3), step 3 of 3");
+  EXPECT_EQ(dones, (std::vector<int64_t>{0, 0, 1, 2, 3, 3, 4, 5, 6, 6, 7, 8}));
+}
+
 TEST_F(ResumeRefined, AnEntryWithoutItsNoteIsNotTold) {
   options_.output.resume = true;
   ASSERT_TRUE(run(-1));
