@@ -51,6 +51,7 @@ int run_convert(const ConvertArgs& args) {
     options.calibration = calibration(args);
   }
   options.output.threads = args.common.threads;
+  options.output.dry_run = args.dry_run;
   return run_export(args, options.output, [&](const Progress& progress, const Refined& refined) {
     if (options.calibration) options.calibration->refined = refined;
     return plan_convert(args.model, options, progress);

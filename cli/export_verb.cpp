@@ -15,6 +15,11 @@
 namespace gqa::cli {
 namespace {
 
+/// Of each key and value.
+bool has_fewer_numbers(const ConvertPlan& plan) {
+  return plan.result.head_dim < plan.source.head_dim;
+}
+
 Json as_json(const ExportArgs& args, const ConvertPlan& plan) {
   Json object{{"model", args.model},
               {"out", args.out},
@@ -26,13 +31,14 @@ Json as_json(const ExportArgs& args, const ConvertPlan& plan) {
               {"result_kv_bytes_per_token", plan.result_kv_bytes_per_token},
               {"output_bytes", plan.output_bytes},
               {"peak_memory_bytes", plan.peak_memory_bytes},
-              {"groups", plan.groups},
               {"notes", plan.notes}};
+  if (!plan.groups.empty()) object["groups"] = plan.groups;
+  if (plan.seconds) object["estimated_seconds"] = *plan.seconds;
   if (plan.budget) object["budget"] = *plan.budget;
-  if (!plan.planes.empty()) {
+  if (has_fewer_numbers(plan)) {
     object["source_head_dim"] = plan.source.head_dim;
     object["result_head_dim"] = plan.result.head_dim;
-    object["planes"] = plan.planes;
+    if (!plan.planes.empty()) object["planes"] = plan.planes;
   }
   return object;
 }
@@ -71,8 +77,8 @@ std::string as_text(const ExportArgs& args, const ConvertPlan& plan) {
   fields.add("to", args.out);
   fields.add("query heads", std::to_string(plan.source.q_heads));
   fields.add("KV heads", heads_change(plan));
+  if (has_fewer_numbers(plan)) fields.add("head size", rank_change(plan));
   if (!plan.planes.empty()) {
-    fields.add("head size", rank_change(plan));
     fields.add("rotary planes", fmt::format("{}", fmt::join(plan.planes, " ")));
   }
   const std::vector<int64_t>& heads = plan.result.kv_heads;
@@ -83,6 +89,7 @@ std::string as_text(const ExportArgs& args, const ConvertPlan& plan) {
   add_groups(fields, plan);
   fields.add("output", exact_bytes(plan.output_bytes));
   fields.add("memory", "about " + human_bytes(plan.peak_memory_bytes));
+  if (plan.seconds) fields.add("time", "about " + rough_seconds(*plan.seconds));
   for (const std::string& line : plan.notes) fields.add("note", line);
   return fields.text();
 }
@@ -140,7 +147,7 @@ void report(const ExportArgs& args, const ConvertPlan& plan,
     print_json(object);
   } else {
     const std::string rank =
-        plan.planes.empty() ? "" : fmt::format(", head size {}", rank_change(plan));
+        has_fewer_numbers(plan) ? fmt::format(", head size {}", rank_change(plan)) : "";
     note(args.common, fmt::format("{}: done, KV heads {}{}", args.out, heads_change(plan), rank));
   }
 }

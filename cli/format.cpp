@@ -44,6 +44,12 @@ std::string human_seconds(double seconds) {
   return fmt::format("{} h {} min", whole / 3600, whole % 3600 / 60);
 }
 
+std::string rough_seconds(double seconds) {
+  if (seconds < 90) return fmt::format("{:.0f} s", std::max(seconds, 1.0));
+  if (seconds < 90 * 60) return fmt::format("{:.0f} min", seconds / 60);
+  return fmt::format("{:.0f} h", seconds / 3600);
+}
+
 std::string range_text(const std::vector<int64_t>& values) {
   if (values.empty()) return "none";
   const auto [low, high] = std::minmax_element(values.begin(), values.end());

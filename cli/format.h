@@ -16,6 +16,8 @@ std::string human_bytes(int64_t bytes);
 std::string exact_bytes(int64_t bytes);
 /// "12.3 s", "45 ms", "2 min 5 s"
 std::string human_seconds(double seconds);
+/// "12 s", "2 min", "3 h": of an estimate.
+std::string rough_seconds(double seconds);
 /// One number where all are equal, else "2 to 8".
 std::string range_text(const std::vector<int64_t>& values);
 /// "1 layer", "6 layers"

@@ -21,6 +21,9 @@ struct ExportOptions {
   bool force = false;   ///< replace an existing model folder, discard the remains of another run
   bool resume = false;  ///< keep what is done if the work stops, and go on with what was kept
   int threads = 0;      ///< 0: default_threads(); the result does not depend on it
+  /// A plan is all that is wanted: calibration text does not go through the model, and what it
+  /// would decide is left out. Such a plan can't be written.
+  bool dry_run = false;
 };
 
 /// How refining went for one layer. Errors are squared, of what its attention puts out and of what
@@ -81,12 +84,14 @@ struct ConvertOptions {
 struct ConvertPlan {
   ModelConfig source;
   ModelConfig result;
-  std::vector<HeadGroups> groups;  ///< one per layer
+  std::vector<HeadGroups> groups;  ///< one per layer; none where a dry run leaves them to the text
   std::optional<double> budget;    ///< of ConvertOptions
-  std::vector<int64_t> planes;     ///< rotary planes of the source that keys keep; empty: all
+  std::vector<int64_t> planes;     ///< rotary planes of the source that keys keep; empty: all (or
+                                   ///< as above)
   std::vector<std::string> notes;  ///< what a person should know, a line each: no tokenizer, ...
   int64_t output_bytes = 0;        ///< of the weights, headers aside
   int64_t peak_memory_bytes = 0;   ///< estimate: all of the program but pages of mapped files
+  std::optional<double> seconds;   ///< estimate of a dry run with calibration, see count_work()
   int64_t source_kv_bytes_per_token = 0;
   int64_t result_kv_bytes_per_token = 0;
 };

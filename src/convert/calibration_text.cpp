@@ -1,5 +1,8 @@
 #include "convert/calibration_text.h"
 
+#include <algorithm>
+#include <vector>
+
 #include "core/fail.h"
 #include "core/text.h"
 #include "gqa/generate.h"
@@ -60,6 +63,18 @@ CalibrationText calibration_text(Context& context, const SourceModel& source,
   CalibrationText text;
   if (!calibration.text.empty()) read_text_part(source, calibration, text);
   write_own_part(context, source, options, progress, text.windows);
+  return text;
+}
+
+CalibrationText calibration_text_sizes(const SourceModel& source, const ConvertOptions& options) {
+  const Calibration& calibration = *options.calibration;
+  check(calibration);
+  CalibrationText text;
+  if (!calibration.text.empty()) read_text_part(source, calibration, text);
+  const int64_t longest = std::min(calibration.window, source.config.max_positions);
+  for (int64_t left = calibration.sampled(); left > 0; left -= longest) {
+    text.windows.add(std::vector<int32_t>(static_cast<size_t>(std::min(left, longest))));
+  }
   return text;
 }
 

@@ -20,4 +20,7 @@ struct CalibrationText {
 CalibrationText calibration_text(Context& context, const SourceModel& source,
                                  const ConvertOptions& options, const Progress& progress);
 
+/// The same without the model's own part: windows as long as can be, of any tokens, in place of it.
+CalibrationText calibration_text_sizes(const SourceModel& source, const ConvertOptions& options);
+
 }  // namespace gqa

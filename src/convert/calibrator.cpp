@@ -7,7 +7,6 @@
 #include <optional>
 #include <utility>
 
-#include "convert/calibration_needs.h"
 #include "convert/layer_chain.h"
 #include "convert/layer_progress.h"
 #include "convert/merge_matrices.h"
@@ -126,13 +125,7 @@ Calibrator::Calibrator(const SourceModel& source, const ConvertOptions& options,
     : impl_(std::make_unique<Impl>(source, options, progress)) {}
 Calibrator::~Calibrator() = default;
 
-int64_t Calibrator::tokens() const { return impl_->run.text.tokens(); }
-int64_t Calibrator::memory_bytes() const {
-  return calibration_memory(impl_->run.config, impl_->run.text);
-}
-std::string Calibrator::warning(int64_t kv_heads) const {
-  return impl_->run.calibration.steps > 0 ? few_tokens(impl_->run.config, tokens(), kv_heads) : "";
-}
+const CalibrationWindows& Calibrator::text() const { return impl_->run.text; }
 const std::string& Calibrator::text_sha256() const { return impl_->run.sha256; }
 
 const LayerStudy& Calibrator::study(int64_t layer) { return impl_->study_of(layer); }

@@ -22,12 +22,7 @@ class Calibrator {
   Calibrator(const SourceModel& source, const ConvertOptions& options, const Progress& progress);
   ~Calibrator();
 
-  int64_t tokens() const;
-  /// Of the whole program at its peak, mapped files aside: an estimate.
-  int64_t memory_bytes() const;
-  /// Where layers of that many KV heads at most are to be refined on too little text: what a person
-  /// should know of it; else empty.
-  std::string warning(int64_t kv_heads) const;
+  const CalibrationWindows& text() const;
   /// Of the text's file; empty where there is none.
   const std::string& text_sha256() const;
 

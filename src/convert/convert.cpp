@@ -7,6 +7,9 @@
 #include <utility>
 
 #include "convert/budget_groups.h"
+#include "convert/calibration_needs.h"
+#include "convert/calibration_text.h"
+#include "convert/calibration_time.h"
 #include "convert/calibrator.h"
 #include "convert/export.h"
 #include "convert/grouping.h"
@@ -164,7 +167,35 @@ std::vector<HeadGroups> plan_groups(const ExportJob& job, Calibrator* calibrator
       options.kv_rank && options.kv_heads == 0 && !options.grouping.starts_with("manual");
   if (all_heads) return every_head_alone(config);
   const auto grouped = options.budget ? budget_groups : make_groups;
-  return grouped(config, options, {&job.source.checkpoint, calibrator}, progress);
+  const bool sizes_alone = options.calibration && options.output.dry_run;
+  return grouped(config, options, {&job.source.checkpoint, calibrator, sizes_alone}, progress);
+}
+
+/// What learning from the text takes, and what it means for the plan.
+void plan_calibration(ExportJob& job, const CalibrationWindows& text) {
+  const ModelConfig& config = job.source.config;
+  ConvertPlan& plan = job.plan;
+  plan.peak_memory_bytes = std::max(plan.peak_memory_bytes, calibration_memory(config, text));
+  if (job.options.calibration->steps == 0) return;
+  size_t most = 0;
+  for (const HeadGroups& groups : plan.groups) most = std::max(most, groups.size());
+  const std::string warning = few_tokens(config, text.tokens(), static_cast<int64_t>(most));
+  if (!warning.empty()) plan.notes.push_back(warning);
+}
+
+/// An estimate in place of what only the text can tell.
+void plan_dry_run(ExportJob& job, const CalibrationWindows& text) {
+  ConvertPlan& plan = job.plan;
+  plan.seconds = estimate_seconds(job.source, plan.result, job.options, text);
+  if (is_grouped_on_text(job.options)) {
+    plan.groups.clear();
+    plan.notes.push_back(
+        job.options.budget ? "the text decides how many KV heads each layer gets, and which heads "
+                             "become one: numbers are those that weights alone would give"
+                           : "the text decides which heads become one");
+  }
+  if (!plan.planes.empty()) plan.notes.push_back("the text decides which rotary planes stay");
+  plan.planes.clear();
 }
 
 }  // namespace
@@ -179,7 +210,10 @@ Conversion plan_convert(const std::filesystem::path& source, const ConvertOption
   const ModelConfig& config = job.source.config;
   if (options.kv_rank) check_kv_rank(config, *options.kv_rank);
   std::shared_ptr<Calibrator> calibrator;
-  if (options.calibration) {
+  CalibrationText text;  // of a dry run
+  if (options.calibration && options.output.dry_run) {
+    text = calibration_text_sizes(job.source, options);
+  } else if (options.calibration) {
     calibrator = std::make_shared<Calibrator>(job.source, options, progress);
     job.options.calibration->sha256 = calibrator->text_sha256();
   }
@@ -193,17 +227,14 @@ Conversion plan_convert(const std::filesystem::path& source, const ConvertOption
   std::vector<std::vector<int64_t>> sizes;
   for (int64_t l = 0; l < config.n_layers; ++l) {
     rewrite_layer(job, l, calibrator, rewrites);
-    if (calibrator != nullptr) job.key_directions.push_back(direction_tensor(job, l, calibrator));
+    if (options.calibration) job.key_directions.push_back(direction_tensor(job, l, calibrator));
     sizes.push_back(merged_sizes(job.plan.groups[l], config.sizes_of_groups(l)));
   }
   finish_job(job, std::move(rewrites), sizes);
-  if (calibrator != nullptr) {
-    int64_t& peak = job.plan.peak_memory_bytes;
-    peak = std::max(peak, calibrator->memory_bytes());
-    size_t most = 0;
-    for (const HeadGroups& groups : job.plan.groups) most = std::max(most, groups.size());
-    const std::string warning = calibrator->warning(static_cast<int64_t>(most));
-    if (!warning.empty()) job.plan.notes.push_back(warning);
+  if (calibrator != nullptr) plan_calibration(job, calibrator->text());
+  if (options.calibration && options.output.dry_run) {
+    plan_calibration(job, text.windows);
+    plan_dry_run(job, text.windows);
   }
   return Conversion(std::move(owned));
 }

@@ -145,6 +145,7 @@ void Conversion::check(const fs::path& out) const {
 }
 
 void Conversion::write(const fs::path& out, const Progress& progress) const {
+  require(!job_->options.output.dry_run, "the plan of a dry run can't be written");
   check(out);
   write_folder(*job_, without_slash(out), progress);
 }

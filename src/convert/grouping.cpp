@@ -80,6 +80,18 @@ std::vector<HeadGroups> groups_from_file(const ModelConfig& config, const Conver
 
 }  // namespace
 
+bool is_grouped_on_text(const ConvertOptions& options) {
+  if (options.kv_rank && options.kv_heads == 0) return false;
+  if (!options.explicit_groups.empty() || options.grouping.starts_with(manual_name)) return false;
+  return options.budget || (options.grouping != "neighbour" && options.grouping != "random");
+}
+
+HeadGroups spread_groups(int64_t heads, int64_t groups) {
+  HeadGroups result(static_cast<size_t>(groups));
+  for (int64_t h = 0; h < heads; ++h) result[static_cast<size_t>(h * groups / heads)].push_back(h);
+  return result;
+}
+
 HeadGroups group_neighbours(const GroupingInput& in) { return cut(heads_of(in), in.kv_heads); }
 
 std::span<const GroupingMethod> grouping_methods() { return methods; }
@@ -109,9 +121,14 @@ std::vector<HeadGroups> make_groups(const ModelConfig& config, const ConvertOpti
   require(options.explicit_groups.empty(),
           "explicit_groups go with grouping `manual` alone, not with `{}`", options.grouping);
   if (given) return groups_from_file(config, options);
+  const bool any = weights.sizes_alone && is_grouped_on_text(options);
   std::vector<HeadGroups> layers;
   for (int64_t l = 0; l < config.n_layers; ++l) {
     if (progress) progress("group", l, config.n_layers);
+    if (any) {
+      layers.push_back(spread_groups(config.kv_heads[static_cast<size_t>(l)], options.kv_heads));
+      continue;
+    }
     const GroupingInput in{config,
                            weights,
                            l,

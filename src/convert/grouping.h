@@ -20,6 +20,7 @@ namespace gqa {
 struct WeightsToGroup {
   const Checkpoint* checkpoint = nullptr;
   Calibrator* calibrator = nullptr;  ///< null without calibration
+  bool sizes_alone = false;          ///< any heads will do, in place of those that text would group
 };
 
 /// What a grouping method sees of one layer.
@@ -44,6 +45,12 @@ struct GroupingMethod {
   GroupSizes sizes;
   HeadGroups (*group)(const GroupingInput&);
 };
+
+/// Whether these options, with a calibration text, let it say which heads become one.
+bool is_grouped_on_text(const ConvertOptions& options);
+
+/// Heads in order, spread evenly over so many groups.
+HeadGroups spread_groups(int64_t heads, int64_t groups);
 
 /// Heads in order, cut into groups of equal size.
 HeadGroups group_neighbours(const GroupingInput& in);

@@ -9,7 +9,6 @@
 namespace gqa {
 namespace {
 
-constexpr int checks = 12;   ///< of the error, on the way
 constexpr int patience = 6;  ///< checks without a new least error
 
 /// Steps are relative to the root mean square of where a matrix began.
@@ -39,7 +38,7 @@ RefineResult refine_block(Context::Impl& context, const BlockShape& shape, const
   Adam adam = adam_for(weights);
   Turns turns(split.used, Random(options.seed, RandomUse::refine, options.layer));
   std::vector<int64_t> some(static_cast<size_t>(windows));
-  const int between = std::max(options.steps / checks, 1);
+  const int between = std::max(options.steps / refine_checks, 1);
   for (int missed = 0; result.steps < options.steps && missed < patience;) {
     if (step) step();
     turns.draw(some);

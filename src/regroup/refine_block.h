@@ -7,6 +7,8 @@
 
 namespace gqa {
 
+inline constexpr int refine_checks = 12;  ///< of the error, on the way
+
 struct RefineOptions {
   int steps = 0;        ///< gradient steps at most
   int64_t windows = 2;  ///< of text, in each step

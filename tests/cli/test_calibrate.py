@@ -60,6 +60,26 @@ class CalibrateTest(VerbCase):
         self.assertNotIn("refined", plain)
         self.assertNotIn("are few", " ".join(plain["notes"]))
 
+    def test_a_dry_run_estimates_the_time(self):
+        def dry(*args):
+            return self.json("convert", SOURCE, self.root / "out", "--kv-heads", "4", "--calibrate", HELDOUT,
+                             "--calibrate-tokens", "8192", *args, "--dry-run")
+        all_of_it = dry("--refine", "600")
+        self.assertNotIn("groups", all_of_it)
+        self.assertIn("the text decides which heads become one", all_of_it["notes"])
+        self.assertEqual(all_of_it["result_kv_heads"], [4] * 6)
+        known = dry("--refine", "0", "--grouping", "neighbour", "--sampled-tokens", "0")
+        self.assertEqual(known["groups"], [[[0, 1], [2, 3], [4, 5], [6, 7]]] * 6)
+        self.assertGreater(known["estimated_seconds"], 0)
+        # Hundreds of passes over two windows against a few over sixteen.
+        self.assertGreater(all_of_it["estimated_seconds"], 4 * known["estimated_seconds"])
+        self.assertRegex(self.ok("convert", SOURCE, self.root / "out", *QUICK, "--calibrate", "self", "--dry-run"),
+                         r"time +about \d+ (s|min)\n")
+        fewer = dry("--kv-rank", "8")
+        self.assertEqual((fewer["result_head_dim"], "planes" in fewer), (8, False))
+        self.assertNotIn("estimated_seconds", self.json("convert", SOURCE, self.root / "out", "--kv-heads", "4", "--dry-run"))
+        self.assertFalse((self.root / "out").exists())
+
     def test_needs_no_text(self):
         out = self.root / "out"
         # Fewer tokens are followed too closely.

@@ -1,0 +1,75 @@
+// What learning from a text takes, counted by hand.
+#include "convert/calibration_time.h"
+
+#include <gtest/gtest.h>
+
+#include "regroup/refine_block.h"
+
+namespace gqa {
+namespace {
+
+// Inputs 4, width 4, two query heads of 2, one KV head of 2: q, k and v have 4 * (4 + 2 + 2)
+// weights, o has 16, so that projections are 2 * (32 + 16) = 96 operations a token.
+constexpr BlockSize block{.inputs = 4, .width = 4, .q = 4, .kv = 2};
+
+TEST(CalibrationTime, CountsABlockByHand) {
+  // 3 tokens see 1 + 2 + 3 = 6 keys; each of 2 heads takes 2 * 2 for a score and 2 * 2 for its
+  // value.
+  EXPECT_EQ(forward_flops(block, 3), 3 * 96 + 6 * 2 * (4 + 4));
+  // Gradients of the weights as their products, of what is attended 2 * 16 a token, then four
+  // products for each pair and head.
+  EXPECT_EQ(backward_flops(block, 3), 3 * 96 + 3 * 32 + 6 * 2 * 4 * 4);
+  // Each head averages 4 inputs of 3 x 3 pairs and multiplies 3 of them with themselves.
+  EXPECT_EQ(moments_flops(block, 2, 3), 2 * (2 * 9 * 4 + 2 * 3 * 16));
+}
+
+ModelConfig tiny_model() {
+  ModelConfig config;
+  config.n_layers = 2;
+  config.width = 4;
+  config.mlp_width = 5;
+  config.q_heads = 2;
+  config.kv_heads = {2, 2};
+  config.head_dim = 2;
+  config.vocab_size = 7;
+  config.max_positions = 16;
+  return config;
+}
+
+TEST(CalibrationTime, CountsAModelByHand) {
+  const ModelConfig source = tiny_model();
+  EXPECT_EQ(mlp_flops(source, 3), 3 * 2 * 3 * 4 * 5);
+  // The head; then, in each of 2 layers, four projections of 16, the MLP, and 6 keys.
+  EXPECT_EQ(sampling_flops(source, 6), 2 * 7 * 4 + 2 * (2 * 4 * 16 + 120 + 6 * 2 * (4 + 4)));
+
+  ModelConfig result = source;
+  result.kv_heads = {1, 2};  // the second layer does not change
+  ConvertOptions options;
+  options.grouping = "neighbour";
+  options.calibration =
+      Calibration{.text = {}, .tokens = 24, .sampled_tokens = 10, .window = 3, .steps = 24};
+  CalibrationWindows text;
+  for (int i = 0; i < 8; ++i) text.add({1, 2, 3});
+  const CalibrationWork work = count_work(source, result, options, text);
+  const BlockSize whole{.inputs = 4, .width = 4, .q = 4, .kv = 4};
+  const double before = forward_flops(whole, 3), after = forward_flops(block, 3);
+  // Of 8 windows one is held out: checked at the start and 12 times in 24 steps of two windows.
+  static_assert(refine_checks == 12);
+  EXPECT_EQ(work.forward, 8 * (2 * before + after) + 8 * after + 24 * 2 * after + 13 * after +
+                              8 * (2 * before + before));
+  EXPECT_EQ(work.backward, 24 * 2 * backward_flops(block, 3));
+  EXPECT_EQ(work.moments, 2 * 8 * moments_flops(whole, 2, 3));
+  EXPECT_EQ(work.mlp, 2 * 8 * 2 * mlp_flops(source, 3));
+  EXPECT_EQ(work.sampling, 10 * sampling_flops(source, 1));
+
+  options.grouping = "similarity";  // one pass more, and two candidates
+  const CalibrationWork grouped = count_work(source, result, options, text);
+  EXPECT_EQ(grouped.forward - work.forward, 8 * (2 * before + 2 * after + 2 * before));
+  EXPECT_EQ(grouped.moments, 2 * work.moments);
+  EXPECT_EQ(grouped.backward, work.backward);
+  options.calibration->steps = 0;
+  EXPECT_EQ(count_work(source, result, options, text).backward, 0);
+}
+
+}  // namespace
+}  // namespace gqa
