@@ -94,9 +94,11 @@ class Sample {
     const double mlp = seconds_of([&] { stream.pass(0, nothing); });
     sum += work.mlp * mlp / (2 * mlp_flops(config_, length_));
     if (work.backward > 0) {
-      const double step = step_seconds(shape, inputs, output, heads);
-      sum +=
-          work.backward * std::max(step - 2 * forward, 0.0) / (2 * backward_flops(block_, length_));
+      const Rows target = 2 * output;
+      const double step = step_seconds(
+          shape, {.inputs = inputs, .target = target, .hidden = &stream.hidden()}, heads);
+      sum += work.backward * std::max(step - 2 * forward - mlp, 0.0) /
+             (2 * step_flops(config_, block_, length_));
     }
     if (work.sampling > 0) sum += work.sampling * sampling_seconds();
     return sum;
@@ -105,11 +107,11 @@ class Sample {
  private:
   /// Of a gradient step and a check, both on the windows of the sample: there are too few to hold
   /// one out.
-  double step_seconds(const BlockShape& shape, const Rows& inputs, const Rows& output,
-                      const Heads& heads) {
+  double step_seconds(const BlockShape& shape, BlockGoal goal, const Heads& heads) {
+    MlpBlock mlp(context_.impl(), weights_.layers[0], config_.rms_norm_eps);
+    goal.mlp = &mlp;
     std::vector<Clock::time_point> steps;
-    refine_block(context_.impl(), shape, inputs, 2 * output, heads,
-                 {.steps = refine_checks - 1, .rate = 1e-3},
+    refine_block(context_.impl(), shape, goal, heads, {.steps = refine_checks - 1, .rate = 1e-3},
                  [&] { steps.push_back(Clock::now()); });
     std::vector<double> turns;
     for (size_t i = 1; i < steps.size(); ++i) {

@@ -4,6 +4,7 @@
 
 #include "convert/grouping.h"
 #include "regroup/refine_block.h"
+#include "regroup/windows.h"
 
 namespace gqa {
 namespace {
@@ -59,22 +60,23 @@ void add_layer(const ModelConfig& source, const ModelConfig& result, int64_t lay
   const auto all = [&](const auto& flops) { return sums_over(text, flops).all; };
   const double original = all([&](int64_t n) { return forward_flops(before, n); });
   const double moments = all([&](int64_t n) { return moments_flops(before, source.q_heads, n); });
-  const double mlp = all([&](int64_t n) { return mlp_flops(source, n); });
   const TextSums converted = sums_over(text, [&](int64_t n) { return forward_flops(after, n); });
-  const TextSums gradient = sums_over(text, [&](int64_t n) { return backward_flops(after, n); });
+  const TextSums behind = sums_over(text, [&](int64_t n) { return mlp_flops(source, n); });
+  const TextSums gradient =
+      sums_over(text, [&](int64_t n) { return step_flops(source, after, n); });
 
   // Grouping: the original studied and passed, outputs of two candidates compared.
   if (is_grouped_on_text(options)) {
     work.forward += original;
     work.moments += moments;
-    work.mlp += mlp;
+    work.mlp += behind.all;
     if (options.grouping == "similarity") work.forward += 2 * converted.all;
   }
   // Converting: the original studied on what comes, and passed on what would have come; the
   // converted layer passed.
   work.forward += 2 * original + converted.all;
   work.moments += moments;
-  work.mlp += 2 * mlp;
+  work.mlp += 2 * behind.all;
   const int64_t steps = options.calibration->steps;
   const bool changed = after.kv < before.kv || after.q < before.q;
   if (steps == 0 || !changed) return;
@@ -83,6 +85,7 @@ void add_layer(const ModelConfig& source, const ModelConfig& result, int64_t lay
   const auto checks = static_cast<double>(1 + (steps + between - 1) / between);
   work.forward += converted.all;
   work.forward += static_cast<double>(steps) * converted.step + checks * converted.checked;
+  work.mlp += behind.all + checks * behind.checked;
   work.backward += static_cast<double>(steps) * gradient.step;
 }
 
@@ -100,6 +103,11 @@ double backward_flops(const BlockSize& block, int64_t n) {
   return projection_flops(block, static_cast<double>(n)) +
          2 * static_cast<double>(n) * static_cast<double>(block.q * block.width) +
          8 * static_cast<double>(block.q) * pairs(n);
+}
+
+/// The MLP twice: what it makes of the output, and gradients through it.
+double step_flops(const ModelConfig& config, const BlockSize& block, int64_t n) {
+  return backward_flops(block, n) + 2 * mlp_flops(config, n);
 }
 
 /// For each query head inputs averaged, those that it does not see as zeros, 2 * n^2 * inputs, and

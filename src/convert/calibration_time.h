@@ -32,6 +32,8 @@ double forward_flops(const BlockSize& block, int64_t n);
 double backward_flops(const BlockSize& block, int64_t n);
 double moments_flops(const BlockSize& block, int64_t q_heads, int64_t n);
 double mlp_flops(const ModelConfig& config, int64_t n);
+/// What a gradient step does behind the forward of the block.
+double step_flops(const ModelConfig& config, const BlockSize& block, int64_t n);
 /// Of one token that is sampled, with so many before it.
 double sampling_flops(const ModelConfig& config, int64_t kv_len);
 

@@ -57,9 +57,12 @@ TEST(CalibrationTime, CountsAModelByHand) {
   static_assert(refine_checks == 12);
   EXPECT_EQ(work.forward, 8 * (2 * before + after) + 8 * after + 24 * 2 * after + 13 * after +
                               8 * (2 * before + before));
-  EXPECT_EQ(work.backward, 24 * 2 * backward_flops(block, 3));
+  // The MLP and its gradient.
+  EXPECT_EQ(step_flops(source, block, 3), backward_flops(block, 3) + 2 * mlp_flops(source, 3));
+  EXPECT_EQ(work.backward, 24 * 2 * step_flops(source, block, 3));
   EXPECT_EQ(work.moments, 2 * 8 * moments_flops(whole, 2, 3));
-  EXPECT_EQ(work.mlp, 2 * 8 * 2 * mlp_flops(source, 3));
+  // Both layers on both texts; behind the target of the one that changes, and at 13 checks.
+  EXPECT_EQ(work.mlp, (2 * 8 * 2 + 8 + 13) * mlp_flops(source, 3));
   EXPECT_EQ(work.sampling, 10 * sampling_flops(source, 1));
 
   options.grouping = "similarity";  // one pass more, and two candidates
