@@ -12,5 +12,7 @@ using ComplexMatrix =
 using ComplexVector = Eigen::VectorXcd;
 /// f32 activations, a row a token.
 using Rows = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+/// The same wherever they lie; to be passed by reference.
+using RowsRef = Eigen::Ref<const Rows>;
 
 }  // namespace gqa
