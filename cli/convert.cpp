@@ -1,5 +1,6 @@
 #include "gqa/convert.h"
 
+#include <filesystem>
 #include <memory>
 #include <optional>
 
@@ -35,6 +36,11 @@ std::optional<Calibration> calibration(const ConvertArgs& args) {
   return result;
 }
 
+/// The folder that a path lies in.
+std::filesystem::path folder_beside(const std::filesystem::path& path) {
+  return (std::filesystem::absolute(path) / "").lexically_normal().parent_path().parent_path();
+}
+
 int run_convert(const ConvertArgs& args) {
   ConvertOptions options = args.options;
   if (!args.recipe.empty()) {
@@ -53,7 +59,10 @@ int run_convert(const ConvertArgs& args) {
   options.output.threads = args.common.threads;
   options.output.dry_run = args.dry_run;
   return run_export(args, options.output, [&](const Progress& progress, const Refined& refined) {
-    if (options.calibration) options.calibration->refined = refined;
+    if (options.calibration) {
+      options.calibration->refined = refined;
+      options.calibration->scratch = folder_beside(args.out);
+    }
     return plan_convert(args.model, options, progress);
   });
 }

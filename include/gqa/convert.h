@@ -50,6 +50,9 @@ struct Calibration {
   int64_t window = 512;  ///< tokens that see each other, at most
   int steps = 600;       ///< gradient steps per layer after merging; 0: merging alone
   std::string isa = {};  ///< as in ContextOptions; threads are those of ExportOptions
+  /// Where scratch files lie, of what is too large for memory: a folder; empty: TMPDIR. They have
+  /// no names, and are gone with the program.
+  std::filesystem::path scratch = {};
   /// Told of every layer that is refined, or was by a run that stopped, from the thread that
   /// called; may be empty, may throw.
   std::function<void(const LayerRefinement&)> refined = {};

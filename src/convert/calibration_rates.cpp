@@ -76,7 +76,8 @@ class Sample {
 
   double seconds(const CalibrationWork& work) {
     Stream stream(context_, config_, weights_, text_);
-    const Rows inputs = stream.attention_inputs(0);
+    const ScratchRows rows = stream.attention_inputs(0);
+    const Rows inputs = rows.map();
     const Heads original = load_heads(config_, 0, attention_tensors(source_.checkpoint, 0));
     const Heads heads = some_result(original, result_.kv_heads[0], result_.head_dim);
     const BlockShape shape(config_, text_, heads);
@@ -96,7 +97,7 @@ class Sample {
     if (work.backward > 0) {
       const Rows target = 2 * output;
       const double step = step_seconds(
-          shape, {.inputs = inputs, .target = target, .hidden = &stream.hidden()}, heads);
+          shape, {.inputs = inputs, .target = target, .hidden = stream.hidden()}, heads);
       sum += work.backward * std::max(step - 2 * forward - mlp, 0.0) /
              (2 * step_flops(config_, block_, length_));
     }

@@ -14,7 +14,8 @@ CalibrationRun::CalibrationRun(const SourceModel& s, const ConvertOptions& o,
       options(o),
       calibration(*options.calibration),
       context({.threads = o.output.threads, .isa = o.calibration->isa}),
-      weights(config, s.dir, WeightDType::stored, progress) {
+      weights(config, s.dir, WeightDType::stored, progress),
+      place{.folder = calibration.scratch} {
   CalibrationText given = calibration_text(context, source, options, progress);
   text = std::move(given.windows);
   sha256 = std::move(given.sha256);
@@ -24,9 +25,9 @@ Heads CalibrationRun::load(int64_t layer) const {
   return load_heads(config, layer, attention_tensors(source.checkpoint, layer));
 }
 
-Rows CalibrationRun::output_of(const Heads& heads, const Rows& inputs) {
-  return block_output(context.impl(), BlockShape(config, text, heads), inputs,
-                      block_weights(heads));
+ScratchRows CalibrationRun::output_of(const Heads& heads, const RowsRef& inputs) {
+  return block_output(context.impl(), BlockShape(config, text, heads), inputs, block_weights(heads),
+                      place);
 }
 
 void CalibrationRun::tell(const LayerRefinement& layer) {

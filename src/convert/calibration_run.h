@@ -20,11 +20,11 @@ struct CalibrationRun {
                  const Progress& progress);
 
   /// The text before the first layer.
-  Stream start() { return Stream(context, config, weights, text); }
+  Stream start() { return Stream(context, config, weights, text, place); }
   /// A layer as the source has it.
   Heads load(int64_t layer) const;
   /// [tokens, width]: what a layer with these heads makes of inputs of all the text.
-  Rows output_of(const Heads& heads, const Rows& inputs);
+  ScratchRows output_of(const Heads& heads, const RowsRef& inputs);
   /// Keeps how refining a layer went, and tells whom the options name.
   void tell(const LayerRefinement& refined);
 
@@ -36,6 +36,7 @@ struct CalibrationRun {
   Weights weights;
   CalibrationWindows text;
   std::string sha256;                          ///< of the text's file; empty where there is none
+  ScratchPlace place;                          ///< of what is as long as the text
   std::vector<int64_t> planes;                 ///< rotary planes that keys keep; empty: all
   std::map<int64_t, LayerRefinement> refined;  ///< by layer
 };

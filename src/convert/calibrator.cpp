@@ -64,13 +64,13 @@ struct Calibrator::Impl {
     for (int64_t l = 0; l < run.config.n_layers; ++l) {
       if (interrupt) interrupt();
       const Heads heads = run.load(l);
-      const Rows inputs = stream.attention_inputs(l);
+      const ScratchRows inputs = stream.attention_inputs(l);
       const BlockShape shape(run.config, run.text, heads);
-      Rows output(inputs.rows(), run.config.width);
+      ScratchRows output(run.place, inputs.rows(), run.config.width);
       Matrix effects = Matrix::Zero(costs.rows(), costs.cols());
       for_lumps(run.context.impl(), shape, inputs, block_weights(heads),
                 [&](const BlockShape& part, const BlockAttention& block, int64_t row) {
-                  output.middleRows(row, part.window_begin.back()) = block.output();
+                  output.map().middleRows(row, part.window_begin.back()) = block.output();
                   effects += plane_effects(part, block, heads);
                 });
       stream.pass(l, output);
@@ -83,7 +83,7 @@ struct Calibrator::Impl {
     if (!sensitivity) {
       sensitivity = std::make_unique<Sensitivity>(
           run.context, run.config, run.weights, run.text, compared_tokens,
-          [this](int64_t layer) { return run.load(layer); }, interrupt);
+          [this](int64_t layer) { return run.load(layer); }, interrupt, run.place);
     }
     return *sensitivity;
   }
@@ -136,10 +136,11 @@ HeadGroups Calibrator::best_groups(const LayerStudy& study,
   const HeadGroups* best = nullptr;
   double least = 0;
   for (const HeadGroups& groups : candidates) {
-    const Heads heads = closed_form(study, groups);
+    Heads heads = closed_form(study, groups);
     const BlockShape shape(s.config, s.text, heads);
-    const double error =
-        refit_outputs(s.context.impl(), shape, study.inputs, study.output, heads).after;
+    const double error = refit_outputs(s.context.impl(), shape, study.inputs, study.output,
+                                       std::move(heads), s.place)
+                             .after;
     if (best != nullptr && error >= least) continue;
     best = &groups;
     least = error;

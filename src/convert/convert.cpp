@@ -16,6 +16,7 @@
 #include "convert/kv_rank.h"
 #include "convert/merge.h"
 #include "convert/merge_matrices.h"
+#include "convert/place.h"
 #include "io/key_directions.h"
 
 namespace gqa {
@@ -175,7 +176,8 @@ std::vector<HeadGroups> plan_groups(const ExportJob& job, Calibrator* calibrator
 void plan_calibration(ExportJob& job, const CalibrationWindows& text) {
   const ModelConfig& config = job.source.config;
   ConvertPlan& plan = job.plan;
-  plan.peak_memory_bytes = std::max(plan.peak_memory_bytes, calibration_memory(config, text));
+  plan.peak_memory_bytes =
+      std::max(plan.peak_memory_bytes, calibration_memory(config, text, job.options));
   if (job.options.calibration->steps == 0) return;
   size_t most = 0;
   for (const HeadGroups& groups : plan.groups) most = std::max(most, groups.size());
@@ -242,7 +244,11 @@ Conversion plan_convert(const std::filesystem::path& source, const ConvertOption
 void convert(const std::filesystem::path& source, const std::filesystem::path& out,
              const ConvertOptions& options, const Progress& progress) {
   check_output_place(source, out, options.output);
-  plan_convert(source, options, progress).write(out, progress);
+  ConvertOptions here = options;
+  if (here.calibration && here.calibration->scratch.empty()) {
+    here.calibration->scratch = std::filesystem::absolute(without_slash(out)).parent_path();
+  }
+  plan_convert(source, here, progress).write(out, progress);
 }
 
 }  // namespace gqa

@@ -1,5 +1,6 @@
 #include "convert/layer_chain.h"
 
+#include <optional>
 #include <utility>
 
 #include "convert/layer_progress.h"
@@ -28,21 +29,33 @@ Heads merged(const CalibrationRun& run, const LayerStudy& study, int64_t layer,
   return with_merged(regrouped(study.heads, groups), plain);
 }
 
+Heads fitted(CalibrationRun& run, Heads heads, const BlockGoal& goal, int64_t layer, int steps,
+             const std::function<void()>& interrupt) {
+  const BlockShape shape(run.config, run.text, heads);
+  heads = refit_outputs(run.context.impl(), shape, goal.inputs, goal.target, std::move(heads),
+                        run.place)
+              .heads;
+  if (steps == 0) return heads;
+  RefineResult refined =
+      refine_block(run.context.impl(), shape, goal, heads,
+                   {.steps = steps, .seed = run.options.seed, .layer = layer}, interrupt);
+  run.tell({layer, refined.before, refined.after, refined.steps, refined.kept, refined.diverged});
+  return std::move(refined.heads);
+}
+
+/// Whether a layer that was merged so is to be fitted.
+bool is_fitted(const CalibrationRun& run, int64_t layer, const HeadGroups& groups) {
+  return run.calibration.steps > 0 && is_changed(run, layer, groups);
+}
+
 }  // namespace
 
 Heads converted_layer(CalibrationRun& run, const LayerStudy& study, int64_t layer,
                       const HeadGroups& groups, const BlockGoal& goal, int steps,
                       const std::function<void()>& interrupt) {
   Heads heads = merged(run, study, layer, groups);
-  if (run.calibration.steps == 0 || !is_changed(run, layer, groups)) return heads;
-  const BlockShape shape(run.config, run.text, heads);
-  heads = refit_outputs(run.context.impl(), shape, goal.inputs, goal.target, heads).heads;
-  if (steps == 0) return heads;
-  const RefineResult refined =
-      refine_block(run.context.impl(), shape, goal, heads,
-                   {.steps = steps, .seed = run.options.seed, .layer = layer}, interrupt);
-  run.tell({layer, refined.before, refined.after, refined.steps, refined.kept, refined.diverged});
-  return refined.heads;
+  if (!is_fitted(run, layer, groups)) return heads;
+  return fitted(run, std::move(heads), goal, layer, steps, interrupt);
 }
 
 LayerChain::LayerChain(CalibrationRun& run)
@@ -51,18 +64,27 @@ LayerChain::LayerChain(CalibrationRun& run)
 Heads LayerChain::convert(const HeadGroups& groups, int steps,
                           const std::function<void()>& interrupt) {
   const int64_t layer = next_++;
-  const LayerStudy seen = study_layer(run_.context.impl(), run_.config, run_.text, run_.load(layer),
-                                      converted_.attention_inputs(layer));
-  const Rows target = seen.output + (original_.hidden() - converted_.hidden());
-  MlpBlock mlp(run_.context.impl(), run_.weights.layers[static_cast<size_t>(layer)],
-               run_.config.rms_norm_eps);
-  Heads result =
-      converted_layer(run_, seen, layer, groups, {seen.inputs, target, &mlp, &converted_.hidden()},
-                      steps, interrupt);
+  std::optional<LayerStudy> seen =
+      study_layer(run_.context.impl(), run_.config, run_.text, run_.load(layer),
+                  converted_.attention_inputs(layer));
+  ScratchRows target(run_.place, seen->output.rows(), seen->output.cols());
+  target.map() = seen->output.map() + (original_.hidden() - converted_.hidden());
+  original_.pass(layer, run_.output_of(seen->heads, original_.attention_inputs(layer)));
+  Heads result = merged(run_, *seen, layer, groups);
+  const ScratchRows inputs = std::move(seen->inputs);
+  seen.reset();  // what merging needs is as large as what fitting does
+  if (is_fitted(run_, layer, groups)) {
+    std::optional<MlpBlock> mlp;
+    if (steps > 0) {
+      mlp.emplace(run_.context.impl(), run_.weights.layers[static_cast<size_t>(layer)],
+                  run_.config.rms_norm_eps);
+    }
+    const BlockGoal goal{inputs, target, mlp ? &*mlp : nullptr, converted_.hidden(), run_.place};
+    result = fitted(run_, std::move(result), goal, layer, steps, interrupt);
+  }
   // Rounded as it is written.
   const AttentionTensors tensors = attention_tensors(run_.source.checkpoint, layer);
-  pass_converted(layer, as_stored(result, tensors, run_.options.output.dtype), seen.inputs);
-  original_.pass(layer, run_.output_of(seen.heads, original_.attention_inputs(layer)));
+  pass_converted(layer, as_stored(result, tensors, run_.options.output.dtype), inputs);
   return result;
 }
 
@@ -76,15 +98,15 @@ void LayerChain::take_over(const HeadGroups& groups, const WrittenLayer& written
 }
 
 /// Takes the text through the converted layer, and keeps in which directions its keys lie.
-void LayerChain::pass_converted(int64_t layer, const Heads& heads, const Rows& inputs) {
+void LayerChain::pass_converted(int64_t layer, const Heads& heads, const RowsRef& inputs) {
   const BlockShape shape(run_.config, run_.text, heads);
-  Rows output(inputs.rows(), run_.config.width);
+  ScratchRows output(run_.place, inputs.rows(), run_.config.width);
   std::vector<Matrix> moments(static_cast<size_t>(heads.kv_heads()),
                               Matrix::Zero(heads.head_dim, heads.head_dim));
   for_lumps(run_.context.impl(), shape, inputs, block_weights(heads),
             [&](const BlockShape& part, const BlockAttention& block, int64_t row) {
               const int64_t n = part.window_begin.back();
-              output.middleRows(row, n) = block.output();
+              output.map().middleRows(row, n) = block.output();
               const double share = static_cast<double>(n) / static_cast<double>(inputs.rows());
               for (size_t g = 0; g < moments.size(); ++g) {
                 moments[g] += share * block.key_moments(static_cast<int64_t>(g));

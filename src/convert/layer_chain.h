@@ -33,14 +33,14 @@ class LayerChain {
   void take_over(const HeadGroups& groups, const WrittenLayer& written);
 
   /// [tokens, width]: behind the layers so far.
-  const Rows& hidden() const { return converted_.hidden(); }
+  RowsRef hidden() const { return converted_.hidden(); }
   /// Of a layer so far: see Calibrator::key_directions().
   const std::vector<double>& key_directions(int64_t layer) const {
     return key_directions_[static_cast<size_t>(layer)];
   }
 
  private:
-  void pass_converted(int64_t layer, const Heads& heads, const Rows& inputs);
+  void pass_converted(int64_t layer, const Heads& heads, const RowsRef& inputs);
 
   CalibrationRun& run_;
   Stream original_;

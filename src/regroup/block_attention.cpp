@@ -265,7 +265,9 @@ Matrix BlockAttention::averaged_moments(int64_t h) const {
     const Rows& p = probabilities_[static_cast<size_t>(window * shape_.q_heads() + h)];
     averaged.middleRows(row, p.rows()).noalias() = p * inputs_.middleRows(row, p.rows());
   });
-  return gram(context_, averaged, averaged) / static_cast<double>(inputs_.rows());
+  Matrix moments = gram(context_, averaged, averaged);
+  moments /= static_cast<double>(inputs_.rows());
+  return moments;
 }
 
 }  // namespace gqa

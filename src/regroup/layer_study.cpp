@@ -9,30 +9,26 @@
 #include "regroup/shared_values.h"
 
 namespace gqa {
+namespace {
+
+HeadMoments averaged_of(const LayerStudy& study) {
+  return [&study](int64_t q_head) { return study.averaged(q_head); };
+}
+
+}  // namespace
 
 LayerStudy study_layer(Context::Impl& context, const ModelConfig& config,
-                       const CalibrationWindows& text, Heads heads, Rows inputs) {
+                       const CalibrationWindows& text, Heads heads, ScratchRows inputs) {
   LayerStudy study;
   study.heads = std::move(heads);
   study.inputs = std::move(inputs);
   const BlockShape shape(config, text, study.heads);
-  study.output.resize(study.inputs.rows(), study.heads.o.rows());
-  const auto tokens = static_cast<double>(study.inputs.rows());
-  for (int64_t h = 0; h < shape.q_heads(); ++h) {
-    study.averaged.emplace_back(Matrix::Zero(study.heads.inputs(), study.heads.inputs()));
-  }
-  for_lumps(context, shape, study.inputs, block_weights(study.heads),
-            [&](const BlockShape& part, const BlockAttention& block, int64_t row) {
-              const int64_t n = part.window_begin.back();
-              study.output.middleRows(row, n) = block.output();
-              const double share = static_cast<double>(n) / tokens;
-              for (size_t h = 0; h < study.averaged.size(); ++h) {
-                study.averaged[h] += share * block.averaged_moments(static_cast<int64_t>(h));
-              }
-            });
-  const Matrix moments =
-      gram(context, study.inputs, study.inputs) / static_cast<double>(study.inputs.rows());
+  const ScratchPlace& place = study.inputs.place();
+  study.output = block_output(context, shape, study.inputs, block_weights(study.heads), place);
+  Matrix moments = gram(context, study.inputs, study.inputs);
+  moments /= static_cast<double>(study.inputs.rows());
   study.grams = make_grams(study.heads, moments);
+  study.moments = AveragedMoments(context, shape, place);
   return study;
 }
 
@@ -55,7 +51,7 @@ Heads closed_form(const LayerStudy& study, const HeadGroups& groups,
       continue;
     }
     const SharedValue shared =
-        shared_value(study.heads, groups[i], study.averaged, result.head_dim);
+        shared_value(study.heads, groups[i], averaged_of(study), result.head_dim);
     result.v_of(g) = shared.value;
     for (size_t h = 0; h < shared.outputs.size(); ++h) {
       result.o_of(result.q_begin[i] + static_cast<int64_t>(h)) = shared.outputs[h];
@@ -67,14 +63,14 @@ Heads closed_form(const LayerStudy& study, const HeadGroups& groups,
 StudyPrices::StudyPrices(const LayerStudy& study) : study_(study) {
   for (int64_t g = 0; g < study.heads.kv_heads(); ++g) {
     scores_ += key_loss(study.grams, {g}).total;
-    outputs_ += shared_value(study.heads, {g}, study.averaged, study.heads.head_dim).total;
+    outputs_ += shared_value(study.heads, {g}, averaged_of(study), study.heads.head_dim).total;
   }
 }
 
 double StudyPrices::operator()(const std::vector<int64_t>& group) const {
   const auto share = [](double lost, double total) { return total > 0 ? lost / total : 0.0; };
   return share(key_loss(study_.grams, group).lost, scores_) +
-         share(shared_value(study_.heads, group, study_.averaged, study_.heads.head_dim).lost,
+         share(shared_value(study_.heads, group, averaged_of(study_), study_.heads.head_dim).lost,
                outputs_);
 }
 

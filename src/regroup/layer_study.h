@@ -1,22 +1,26 @@
 // What a layer does on calibration text, as far as grouping and merging ask.
 #pragma once
 
+#include "regroup/averaged_moments.h"
 #include "regroup/block_attention.h"
 #include "regroup/grams.h"
 #include "regroup/partition.h"
+#include "regroup/scratch_matrix.h"
 
 namespace gqa {
 
 struct LayerStudy {
-  Heads heads;                   ///< of the source
-  Rows inputs;                   ///< [tokens, inputs], see Heads
-  Rows output;                   ///< [tokens, width]: what these heads make of them
-  HeadGrams grams;               ///< under E[x x^T] of the inputs
-  std::vector<Matrix> averaged;  ///< per query head, E[y y^T] of the inputs that it averages
+  Heads heads;         ///< of the source
+  ScratchRows inputs;  ///< [tokens, inputs], see Heads
+  ScratchRows output;  ///< [tokens, width]: what these heads make of them
+  HeadGrams grams;     ///< under E[x x^T] of the inputs
+  /// Of a query head. Takes long where nobody asked before: see AveragedMoments.
+  AveragedMoments::Map averaged(int64_t q_head) const { return moments.of(heads, inputs, q_head); }
+  mutable AveragedMoments moments;
 };
 
 LayerStudy study_layer(Context::Impl& context, const ModelConfig& config,
-                       const CalibrationWindows& text, Heads heads, Rows inputs);
+                       const CalibrationWindows& text, Heads heads, ScratchRows inputs);
 
 /// The closed form: principal_keys() and shared_value() for every group. Groups of one stay as they
 /// are. With `planes`: keys have these rotary planes alone, and values of all groups as many

@@ -2,9 +2,9 @@
 #pragma once
 
 #include <algorithm>
-#include <optional>
 
 #include "regroup/block_attention.h"
+#include "regroup/scratch_matrix.h"
 
 namespace gqa {
 
@@ -25,7 +25,7 @@ inline int64_t lump_end(const std::vector<int64_t>& window_begin, int64_t first)
 /// Calls body(shape, block, first row) lump by lump, the block having run on the lump's rows of the
 /// inputs.
 template <typename Body>
-void for_lumps(Context::Impl& context, const BlockShape& shape, const Rows& inputs,
+void for_lumps(Context::Impl& context, const BlockShape& shape, const RowsRef& inputs,
                const BlockWeights& weights, const Body& body) {
   BlockShape part = shape;
   Rows rows;
@@ -44,12 +44,13 @@ void for_lumps(Context::Impl& context, const BlockShape& shape, const Rows& inpu
 }
 
 /// [tokens, width]: what the layer puts out.
-inline Rows block_output(Context::Impl& context, const BlockShape& shape, const Rows& inputs,
-                         const BlockWeights& weights) {
-  Rows output(inputs.rows(), weights.o.rows());
+inline ScratchRows block_output(Context::Impl& context, const BlockShape& shape,
+                                const RowsRef& inputs, const BlockWeights& weights,
+                                const ScratchPlace& place = {}) {
+  ScratchRows output(place, inputs.rows(), weights.o.rows());
   for_lumps(context, shape, inputs, weights,
             [&](const BlockShape& part, const BlockAttention& block, int64_t row) {
-              output.middleRows(row, part.window_begin.back()) = block.output();
+              output.map().middleRows(row, part.window_begin.back()) = block.output();
             });
   return output;
 }

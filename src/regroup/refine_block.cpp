@@ -32,6 +32,9 @@ RefineResult refine_block(Context::Impl& context, const BlockShape& shape, const
   WindowedBlock block(context, shape, goal, windows);
   Heads result_heads = balanced(heads);
   BlockWeights weights = block_weights(result_heads);
+  for (Matrix Heads::*matrix : {&Heads::q, &Heads::k, &Heads::v, &Heads::o}) {
+    result_heads.*matrix = Matrix();  // gives the memory back
+  }
   RefineResult result;
   result.before = result.after = block.error(weights, split.checked);
   BlockWeights best = weights;
@@ -58,7 +61,11 @@ RefineResult refine_block(Context::Impl& context, const BlockShape& shape, const
     result.kept = result.steps;
     best = weights;
   }
-  result.heads = result.kept > 0 ? with_weights(std::move(result_heads), best) : heads;
+  if (result.kept > 0) {
+    result.heads = with_weights(std::move(result_heads), best);
+  } else {
+    result.heads = heads;
+  }
   return result;
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "regroup/block_attention.h"
+#include "regroup/scratch_matrix.h"
 
 namespace gqa {
 
@@ -16,7 +17,7 @@ struct OutputFit {
 /// Ridge regression of `target` [tokens, width] on what all heads attend to, towards the outputs as
 /// they are, which are kept where nothing else comes closer. No bit depends on the number of
 /// threads.
-OutputFit refit_outputs(Context::Impl& context, const BlockShape& shape, const Rows& inputs,
-                        const Rows& target, const Heads& heads);
+OutputFit refit_outputs(Context::Impl& context, const BlockShape& shape, const RowsRef& inputs,
+                        const RowsRef& target, Heads heads, const ScratchPlace& place = {});
 
 }  // namespace gqa

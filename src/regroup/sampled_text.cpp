@@ -9,10 +9,6 @@
 namespace gqa {
 namespace {
 
-/// Windows at a time: enough that reading the weights is shared, few enough that their caches are
-/// small.
-constexpr int64_t batch = 16;
-
 class Writer {
  public:
   Writer(Context& context, const Model& model, int64_t window, uint64_t seed)
@@ -75,10 +71,22 @@ class Writer {
 
 }  // namespace
 
+int64_t sampled_at_a_time(const ModelConfig& config, int64_t window) {
+  constexpr int64_t most = 16;
+  constexpr int64_t most_bytes = int64_t{1} << 30;
+  int64_t bytes = 0;
+  for (const int64_t heads : config.kv_heads) {
+    bytes += 2 * heads * config.head_dim * std::min(window, config.max_positions) *
+             static_cast<int64_t>(sizeof(float));
+  }
+  return std::clamp<int64_t>(most_bytes / bytes, 1, most);
+}
+
 void add_sampled_windows(Context& context, const Model& model, int64_t tokens, int64_t window,
                          uint64_t seed, CalibrationWindows& text,
                          const std::function<void()>& interrupt) {
   Writer writer(context, model, window, seed);
+  const int64_t batch = sampled_at_a_time(model.config(), window);
   const int64_t goal = text.tokens() + tokens;
   while (text.tokens() < goal) {
     const int64_t wanted = std::min(batch, ceil_div(goal - text.tokens(), window));

@@ -8,6 +8,10 @@
 
 namespace gqa {
 
+/// Windows that are sampled side by side: so many that reading the weights is shared, and so few
+/// that their caches take 1 GiB at most, or one window's.
+int64_t sampled_at_a_time(const ModelConfig& config, int64_t window);
+
 /// Adds windows that the model samples (temperature 1, from BOS, or from any token where there is
 /// none), `tokens` in all, at most `window` each: a window ends where an end token comes. Text of
 /// the model's own is spread as the text that it was trained on, and there is as much of it as one

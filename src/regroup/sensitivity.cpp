@@ -35,12 +35,13 @@ CalibrationWindows some_windows(const CalibrationWindows& text, int64_t tokens) 
 
 Sensitivity::Sensitivity(Context& context, const ModelConfig& config, const Weights& weights,
                          const CalibrationWindows& text, int64_t tokens, LoadHeads original,
-                         const Interrupt& interrupt)
+                         const Interrupt& interrupt, ScratchPlace place)
     : context_(context),
       config_(config),
       weights_(weights),
       original_(std::move(original)),
       windows_(some_windows(text, tokens)),
+      place_(std::move(place)),
       before_(start()) {
   for (const size_t i : pick_windows(text, tokens)) begin_.push_back(text.begin[i]);
   Stream stream = before_;
@@ -51,17 +52,17 @@ Sensitivity::Sensitivity(Context& context, const ModelConfig& config, const Weig
   last_ = stream.hidden();
 }
 
-Stream Sensitivity::start() const { return {context_, config_, weights_, windows_}; }
+Stream Sensitivity::start() const { return {context_, config_, weights_, windows_, place_}; }
 
 void Sensitivity::pass(int64_t layer, const Heads& heads, Stream& stream) const {
-  const Rows inputs = stream.attention_inputs(layer);
+  const Rows inputs = stream.attention_inputs(layer).map();
   const BlockShape shape(config_, windows_, heads);
   BlockAttention block(context_.impl(), shape, inputs);
   block.run(block_weights(heads));
   stream.pass(layer, block.output());
 }
 
-double Sensitivity::divergence(const Rows& hidden) const {
+double Sensitivity::divergence(const RowsRef& hidden) const {
   Rows rows(windows_.tokens(), hidden.cols());
   for (size_t i = 0; i < begin_.size(); ++i) {
     const int64_t n = std::ssize(windows_.windows[i]);
@@ -87,7 +88,7 @@ std::vector<double> Sensitivity::divergences(int64_t layer, const std::vector<He
   return result;
 }
 
-double Sensitivity::divergence_of_rows(const Rows& hidden) const {
+double Sensitivity::divergence_of_rows(const RowsRef& hidden) const {
   const int64_t vocab = config_.vocab_size;
   const int64_t lump = std::clamp<int64_t>((int64_t{4} << 20) / vocab, 1, 256);  // at most 16 MB
   Rows normed(lump, config_.width);
@@ -96,7 +97,7 @@ double Sensitivity::divergence_of_rows(const Rows& hidden) const {
   std::vector<double> each(static_cast<size_t>(hidden.rows()));
   for (int64_t begin = 0; begin < hidden.rows(); begin += lump) {
     const int64_t n = std::min(lump, hidden.rows() - begin);
-    const auto logits = [&](const Rows& states, Rows& out) {
+    const auto logits = [&](const RowsRef& states, Rows& out) {
       norm_rows(context_.impl(), weights_.final_norm, config_.rms_norm_eps, n,
                 states.data() + begin * config_.width, normed.data());
       linear(context_.impl(), weights_.head, normed.data(), n, out.data());

@@ -40,11 +40,11 @@ Matrix output_root(const Matrix& output_gram, const Matrix& own, const Matrix& s
 }  // namespace
 
 SharedValue shared_value(const Heads& heads, const std::vector<int64_t>& group,
-                         const std::vector<Matrix>& moments, int64_t rank) {
+                         const HeadMoments& moments, int64_t rank) {
   const std::vector<Member> members = members_of(heads, group);
   const int64_t d = heads.head_dim;
   Matrix mean = Matrix::Zero(heads.inputs(), heads.inputs());
-  for (const Member& m : members) mean += moments[static_cast<size_t>(m.q_head)];
+  for (const Member& m : members) mean += moments(m.q_head);
   mean /= static_cast<double>(members.size());
 
   Matrix stacked(std::ssize(group) * d, heads.inputs());
@@ -58,9 +58,8 @@ SharedValue shared_value(const Heads& heads, const std::vector<int64_t>& group,
     Matrix energy = Matrix::Zero(d, d);
     for (const int64_t h : query_heads_of(heads, {group[a]})) {
       const auto v = heads.v_of(group[a]);
-      const Matrix root =
-          output_root(heads.o_of(h).transpose() * heads.o_of(h), values.block(row, row, d, d),
-                      v * moments[static_cast<size_t>(h)] * v.transpose());
+      const Matrix root = output_root(heads.o_of(h).transpose() * heads.o_of(h),
+                                      values.block(row, row, d, d), v * moments(h) * v.transpose());
       energy += root.transpose() * root;
     }
     roots.push_back(square_root(energy));
@@ -73,7 +72,7 @@ SharedValue shared_value(const Heads& heads, const std::vector<int64_t>& group,
   }
 
   for (const Member& m : members) {
-    const Matrix& c = moments[static_cast<size_t>(m.q_head)];
+    const AveragedMoments::Map c = moments(m.q_head);
     const Matrix seen = c * shared.value.transpose();
     Matrix own = shared.value * seen;
     own.diagonal().array() +=

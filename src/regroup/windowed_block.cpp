@@ -33,14 +33,14 @@ WindowedBlock::WindowedBlock(Context::Impl& context, const BlockShape& shape, co
 /// What counts there is what the layer adds to the hidden states.
 void WindowedBlock::look_behind_mlp() {
   constexpr int64_t lump = 1024;  // bounds the MLP's memory
-  const Rows& hidden = *goal_.hidden;
-  behind_.resize(hidden.rows(), hidden.cols());
+  const RowsRef& hidden = *goal_.hidden;
+  behind_ = ScratchRows(goal_.place, hidden.rows(), hidden.cols());
   double added = 0;
   for (int64_t r = 0; r < hidden.rows(); r += lump) {
     const int64_t n = std::min(lump, hidden.rows() - r);
-    behind_.middleRows(r, n) =
-        goal_.mlp->run(hidden.middleRows(r, n) + goal_.target.middleRows(r, n));
-    added += squared_norm(behind_.middleRows(r, n) - hidden.middleRows(r, n));
+    const Rows behind = goal_.mlp->run(hidden.middleRows(r, n) + goal_.target.middleRows(r, n));
+    behind_.map().middleRows(r, n) = behind;
+    added += squared_norm(behind - hidden.middleRows(r, n));
   }
   weight_ = squared_norm(goal_.target) / std::max(added, 1e-300);
 }
@@ -80,7 +80,7 @@ void WindowedBlock::take(std::span<const int64_t> windows) {
     begin[i + 1] =
         begin[i] + (i < windows.size() ? shape_.window_begin[w + 1] - shape_.window_begin[w] : 0);
   }
-  const auto gather = [&](const Rows& all, Rows& some) {
+  const auto gather = [&](const RowsRef& all, Rows& some) {
     some.resize(begin.back(), all.cols());
     for (size_t i = 0; i < windows.size(); ++i) {
       const int64_t from = shape_.window_begin[static_cast<size_t>(windows[i])];

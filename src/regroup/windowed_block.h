@@ -8,6 +8,7 @@
 #include "regroup/adam.h"
 #include "regroup/block_attention.h"
 #include "regroup/mlp_block.h"
+#include "regroup/scratch_matrix.h"
 
 namespace gqa {
 
@@ -15,13 +16,14 @@ namespace gqa {
 Parts parts_of(BlockWeights& weights);
 ConstParts parts_of(const BlockWeights& weights);
 
-/// What a layer's attention should put out, on all rows of a text.
+/// What a layer's attention should put out, on all rows of a text, which lie elsewhere.
 struct BlockGoal {
-  const Rows& inputs;  ///< [tokens, inputs], see Heads
-  const Rows& target;  ///< [tokens, width]
+  RowsRef inputs;  ///< [tokens, inputs], see Heads
+  RowsRef target;  ///< [tokens, width]
   /// The layer's MLP, to match what it makes of the output, too; or null.
   MlpBlock* mlp = nullptr;
-  const Rows* hidden = nullptr;  ///< [tokens, width], with mlp: what the output is added to
+  std::optional<RowsRef> hidden = {};  ///< [tokens, width], with mlp: what the output is added to
+  ScratchPlace place = {};             ///< of what is as long as the text
 };
 
 class WindowedBlock {
@@ -44,8 +46,8 @@ class WindowedBlock {
 
   const BlockShape& shape_;
   BlockGoal goal_;
-  Rows behind_;        ///< [tokens, width]: what is wanted behind the MLP
-  double weight_ = 0;  ///< of errors there
+  ScratchRows behind_;  ///< [tokens, width]: what is wanted behind the MLP
+  double weight_ = 0;   ///< of errors there
   BlockShape some_;
   Rows some_inputs_, some_target_, residual_;
   Rows some_hidden_, some_behind_, residual_behind_;

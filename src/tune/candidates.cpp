@@ -41,6 +41,7 @@ ConvertOptions common_options(const TuneOptions& options, const std::filesystem:
   Calibration calibration{.text = text, .tokens = options.calibration_tokens};
   calibration.steps = options.steps;
   calibration.isa = options.isa;
+  calibration.scratch = text.parent_path();
   // Closed forms take averages, for which little text will do; fits do not.
   if (options.steps == 0) calibration.sampled_tokens = 0;
   common.calibration = calibration;

@@ -43,7 +43,7 @@ TEST(Stream, IsTheModel) {
     Stream stream(context, config, weights, text);
     for (int64_t l = 0; l < config.n_layers; ++l) {
       const Heads heads = load_heads(config, l, attention_tensors(checkpoint, l));
-      const Rows inputs = stream.attention_inputs(l);
+      const Rows inputs = stream.attention_inputs(l).map();
       const BlockShape shape(config, text, heads.q_begin);
       BlockAttention block(context.impl(), shape, inputs);
       block.run(block_weights(heads));
@@ -135,13 +135,18 @@ TEST(BlockAttention, LumpsAreTheWhole) {
   const auto close = [](const auto& got, const auto& want) {
     return (got - want).norm() < 500 * epsilon * want.norm();
   };
-  EXPECT_TRUE(close(block_output(context.impl(), c.shape, c.inputs, weights), block.output()));
+  EXPECT_TRUE(
+      close(block_output(context.impl(), c.shape, c.inputs, weights).map(), block.output()));
   const LayerStudy study =
-      study_layer(context.impl(), test::block_config(6, 0), c.text, c.heads, c.inputs);
-  EXPECT_TRUE(close(study.output, block.output()));
+      study_layer(context.impl(), test::block_config(6, 0), c.text, c.heads, {{}, c.inputs});
+  EXPECT_TRUE(close(study.output.map(), block.output()));
   for (int64_t h = 0; h < 3; ++h) {
     const Matrix whole = block.averaged_moments(h);
-    EXPECT_TRUE(close(study.averaged[static_cast<size_t>(h)], whole));
+    EXPECT_TRUE(close(study.averaged(h), whole));
+    for (const int64_t at_a_time : {1, 2}) {
+      AveragedMoments some(context.impl(), c.shape, {}, at_a_time * whole.size() * 8);
+      EXPECT_TRUE(close(some.of(c.heads, c.inputs, h), whole));
+    }
   }
 }
 

@@ -131,7 +131,7 @@ TEST(WindowedBlock, GradientLooksBehindTheMlp) {
   MlpBlock mlp(context.impl(), m.layer, eps);
   const Rows hidden = some_hidden(c.inputs.rows(), 10);
   const Rows target = some_hidden(c.inputs.rows(), 10).reverse();
-  WindowedBlock block(context.impl(), c.shape, {c.inputs, target, &mlp, &hidden}, 2);
+  WindowedBlock block(context.impl(), c.shape, {c.inputs, target, &mlp, hidden}, 2);
   const std::vector<int64_t> windows{3, 1};
   const BlockWeights at = block_weights(c.heads);
   const double without =
@@ -171,7 +171,7 @@ TEST(RefineBlock, MatchesWhatTheMlpMakesOfIt) {
   const Heads blind =
       refine_block(context.impl(), c.shape, {c.inputs, target}, c.heads, options).heads;
   const RefineResult seeing =
-      refine_block(context.impl(), c.shape, {c.inputs, target, &mlp, &hidden}, c.heads, options);
+      refine_block(context.impl(), c.shape, {c.inputs, target, &mlp, hidden}, c.heads, options);
   EXPECT_LT(seeing.after, seeing.before);
   EXPECT_LT(behind(seeing.heads), 0.95 * behind(blind));
 }
