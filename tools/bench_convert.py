@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
 """Times `gqa convert` beside a plain copy of the same files, and holds its memory against its own estimate.
 
-usage: bench_convert.py [--rounds N] [--layers N] [--grouping HOW] [--merge HOW] [--dir DIR] GQA
+usage: bench_convert.py [--rounds N] [--layers N] [--grouping HOW] [--merge HOW] [--calibrate TOKENS]
+                        [--refine STEPS] [--dir DIR] GQA
 
 Makes a model of 7B shape but fewer layers in a folder of its own under DIR (default: build), copies it (cp -r, then
 sync) and converts it to 8 KV heads (neighbours, mean, unless said), in turns, page cache warm, and prints medians. Memory is what /proc says of anonymous
-pages, polled: pages of mapped files are the system's to take back.
+pages, polled: pages of mapped files are the system's to take back. --calibrate: on so many tokens of the shipped
+model's held-out text.
 """
 
 import argparse
@@ -20,6 +22,7 @@ import tempfile
 import time
 
 TOOLS = pathlib.Path(__file__).resolve().parent
+SHIPPED = TOOLS.parent / "models/tales-mha"
 SHAPE = {"width": 4096, "mlp-width": 11008, "heads": 32, "kv-heads": 32, "head-dim": 128, "vocab": 32000}
 
 
@@ -90,7 +93,7 @@ def measure(gqa, rounds, source, out, method):
     size = sum(path.stat().st_size for path in source.iterdir())
     copied, converted, peak = statistics.median(copies), statistics.median(converts), max(peaks)
     estimate = report["peak_memory_bytes"]
-    print(f"method    {' '.join(method)}")
+    print(f"method    {' '.join(map(str, method))}")
     print(f"source    {size / 1e9:.2f} GB, result {report['output_bytes'] / 1e9:.2f} GB")
     print(f"copy      {copied:.2f} s ({size / copied / 1e6:.0f} MB/s)")
     print(f"convert   {converted:.2f} s")
@@ -106,6 +109,8 @@ def main():
     parser.add_argument("--layers", type=int, default=8)
     parser.add_argument("--grouping", default="neighbour")
     parser.add_argument("--merge", default="mean")
+    parser.add_argument("--calibrate", type=int, default=0)
+    parser.add_argument("--refine", type=int, default=2)
     parser.add_argument("--dir", default="build")
     a = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bench-convert-", dir=a.dir) as folder:
@@ -113,8 +118,12 @@ def main():
         shape = [word for name, value in SHAPE.items() for word in (f"--{name}", str(value))]
         subprocess.run([sys.executable, TOOLS / "random_model.py", source, "--dtype", "f16", "--layers", str(a.layers),
                         *shape], check=True)
-        measure(a.gqa, a.rounds, source, pathlib.Path(folder) / "out",
-                ["--grouping", a.grouping, "--merge", a.merge])
+        method = ["--grouping", a.grouping, "--merge", a.merge]
+        if a.calibrate > 0:
+            shutil.copy(SHIPPED / "tokenizer.json", source)
+            method += ["--calibrate", SHIPPED / "heldout.txt", "--calibrate-tokens", str(a.calibrate),
+                       "--sampled-tokens", "0", "--refine", str(a.refine)]
+        measure(a.gqa, a.rounds, source, pathlib.Path(folder) / "out", method)
 
 
 if __name__ == "__main__":

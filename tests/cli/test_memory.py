@@ -1,13 +1,16 @@
 """What a conversion says that it takes, beside what it takes."""
 import json
 import pathlib
+import shutil
+import subprocess
 import sys
 import unittest
 
 import gqa_case
-from model_folder import write_sparse
+from model_folder import SOURCE, write_sparse
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "tools"))
+TOOLS = pathlib.Path(__file__).resolve().parents[2] / "tools"
+sys.path.insert(0, str(TOOLS))
 from bench_convert import run_watched  # noqa: E402
 
 
@@ -41,6 +44,35 @@ class MemoryTest(gqa_case.GqaCase):
         for args in ([], ["--dtype", "bf16"]):
             with self.subTest(args):
                 self.assertLess(self.check("expand", model, *args, tolerance=0.25), 16e6)
+
+    def check_calibrated(self, source, *args):
+        """Rows of all the text lie in scratch files, so that the estimate holds, and is no more than a bit too high."""
+        text, peaks = SOURCE / "heldout.txt", []
+        for _ in range(3):
+            _, peak, report = run_watched(
+                [gqa_case.GQA, "convert", source, self.place(), "--json", "--quiet", "--calibrate", text,
+                 "--sampled-tokens", "0", *args], pause=0)
+            estimate = json.loads(report)["peak_memory_bytes"]
+            self.assertLessEqual(peak, 1.1 * estimate)
+            peaks.append(peak)
+            if peak >= estimate / 1.15:
+                return estimate
+        self.fail(f"estimate {estimate}, but no more than {peaks} is taken")
+
+    def test_calibrating(self):
+        """More text takes no more memory: lumps of 4096 tokens do."""
+        args = ["--kv-heads", "4", "--refine", "2", "--calibrate-tokens"]
+        some = self.check_calibrated(SOURCE, *args, "5000")
+        self.assertLess(abs(self.check_calibrated(SOURCE, *args, "9000") / some - 1), 0.25)
+
+    def test_calibrating_a_wide_model(self):
+        source = self.place()
+        subprocess.run([sys.executable, TOOLS / "random_model.py", source, "--layers", "2", "--width", "1024",
+                        "--mlp-width", "1024", "--heads", "8", "--kv-heads", "8", "--head-dim", "128",
+                        "--vocab", "1024", "--positions", "512"], check=True)
+        shutil.copy(SOURCE / "tokenizer.json", source)
+        self.check_calibrated(source, "--kv-heads", "2", "--refine", "1", "--calibrate-tokens", "1024",
+                              "--grouping", "neighbour")
 
 
 if __name__ == "__main__":
