@@ -15,7 +15,9 @@ enum class RandomUse : uint64_t {
   text = 6,
   haystack = 7,
   bench = 8,
-  refine = 9
+  refine = 9,
+  learn = 10,
+  learn_start = 11
 };
 
 /// The distributions of <random> are the implementation's choice; these are ours.

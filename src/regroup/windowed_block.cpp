@@ -61,16 +61,21 @@ BlockWeights WindowedBlock::gradient() const {
                           static_cast<float>(weight_) * goal_.mlp->pullback(residual_behind_));
 }
 
+double WindowedBlock::wanted() const {
+  const double output = squared_norm(some_target_);
+  if (goal_.mlp == nullptr) return output;
+  return output + weight_ * squared_norm(some_behind_ - some_hidden_);
+}
+
 double WindowedBlock::error(const BlockWeights& weights, std::span<const int64_t> windows) {
   const auto at_once = static_cast<size_t>(some_.windows());
   double sum = 0;
-  double wanted = 0;
+  double whole = 0;
   for (size_t i = 0; i < windows.size(); i += at_once) {
     sum += run(weights, windows.subspan(i, std::min(at_once, windows.size() - i)));
-    wanted += squared_norm(some_target_);
-    if (goal_.mlp != nullptr) wanted += weight_ * squared_norm(some_behind_ - some_hidden_);
+    whole += wanted();
   }
-  return sum / std::max(wanted, 1e-300);
+  return sum / std::max(whole, 1e-300);
 }
 
 void WindowedBlock::take(std::span<const int64_t> windows) {

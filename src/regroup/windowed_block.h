@@ -37,6 +37,8 @@ class WindowedBlock {
   double run(const BlockWeights& weights, std::span<const int64_t> windows);
   /// Of half of it.
   BlockWeights gradient() const;
+  /// The square of what is wanted on the windows of the last run, weighed as its errors.
+  double wanted() const;
   /// run() on any number of windows, relative to the squares of what is wanted there.
   double error(const BlockWeights& weights, std::span<const int64_t> windows);
 
