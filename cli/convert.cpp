@@ -94,10 +94,11 @@ std::vector<CLI::Option*> add_method(CLI::App& verb, ConvertOptions& options) {
       kv_heads,
       kv_rank,
       budget,
-      add_value(verb, "--grouping", "HOW",
-                "Which KV heads become one: neighbour, random, similarity,\nkmeans, key-driven or "
-                "manual:FILE; default: similarity",
-                [&options](const std::string& value) { options.grouping = value; }),
+      add_value(
+          verb, "--grouping", "HOW",
+          "Which KV heads become one: neighbour, random, similarity,\nkmeans, key-driven, learned "
+          "(with --calibrate) or\nmanual:FILE; default: similarity",
+          [&options](const std::string& value) { options.grouping = value; }),
       verb.add_flag("--unequal", options.unequal, "Let groups be of different sizes")
           ->option_text(" "),
       add_value(verb, "--merge", "HOW",

@@ -20,6 +20,23 @@ bool has_fewer_numbers(const ConvertPlan& plan) {
   return plan.result.head_dim < plan.source.head_dim;
 }
 
+Json as_json(const LayerGrouping& layer) {
+  Json tried = Json::array();
+  for (const GroupingTrial& one : layer.tried) {
+    tried.push_back({{"grouping", one.grouping}, {"groups", one.groups}, {"error", one.error}});
+  }
+  return {{"layer", layer.layer}, {"chosen", layer.chosen}, {"tried", tried}};
+}
+
+std::string as_text(const LayerGrouping& layer) {
+  std::vector<std::string> errors;
+  for (const GroupingTrial& one : layer.tried) {
+    errors.push_back(fmt::format("{} {:.4f}", one.grouping, one.error));
+  }
+  return fmt::format("layer {}: groups of `{}`; error, held out, after some steps: {}", layer.layer,
+                     layer.chosen, fmt::join(errors, ", "));
+}
+
 Json as_json(const ExportArgs& args, const ConvertPlan& plan) {
   Json object{{"model", args.model},
               {"out", args.out},
@@ -35,6 +52,10 @@ Json as_json(const ExportArgs& args, const ConvertPlan& plan) {
   if (!plan.groups.empty()) object["groups"] = plan.groups;
   if (plan.seconds) object["estimated_seconds"] = *plan.seconds;
   if (plan.budget) object["budget"] = *plan.budget;
+  if (!plan.learned.empty()) {
+    Json& layers = object["learned"] = Json::array();
+    for (const LayerGrouping& layer : plan.learned) layers.push_back(as_json(layer));
+  }
   if (has_fewer_numbers(plan)) {
     object["source_head_dim"] = plan.source.head_dim;
     object["result_head_dim"] = plan.result.head_dim;
@@ -90,6 +111,7 @@ std::string as_text(const ExportArgs& args, const ConvertPlan& plan) {
   fields.add("output", exact_bytes(plan.output_bytes));
   fields.add("memory", "about " + human_bytes(plan.peak_memory_bytes));
   if (plan.seconds) fields.add("time", "about " + rough_seconds(*plan.seconds));
+  for (const LayerGrouping& layer : plan.learned) fields.add("learned", as_text(layer));
   for (const std::string& line : plan.notes) fields.add("note", line);
   return fields.text();
 }
@@ -104,6 +126,7 @@ void report_dry_run(const ExportArgs& args, const ConvertPlan& plan) {
 
 /// What it will take, before it is taken.
 void announce(const ExportArgs& args, const ConvertPlan& plan) {
+  for (const LayerGrouping& layer : plan.learned) note(args.common, as_text(layer));
   for (const std::string& line : plan.notes) note(args.common, line);
   note(args.common,
        fmt::format("{}: writing {}, with about {} of memory; KV cache per token {}", args.out,

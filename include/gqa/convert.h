@@ -40,6 +40,22 @@ struct LayerRefinement {
   bool taken_over = false;
 };
 
+/// Groups that were tried for a layer, and by whom: "price" (what `similarity` finds by the cost of
+/// merging), "neighbour" or "learned". The error is squared, of what attention puts out on windows
+/// held out, merged and fitted for some steps, relative to the square of what the original's does.
+struct GroupingTrial {
+  std::string grouping;
+  HeadGroups groups;
+  double error = 0;
+};
+
+/// How grouping "learned" chose for one layer: the least error.
+struct LayerGrouping {
+  int64_t layer = 0;
+  std::string chosen = {};  ///< GroupingTrial::grouping
+  std::vector<GroupingTrial> tried = {};
+};
+
 /// Text that a conversion learns from, and how.
 struct Calibration {
   std::filesystem::path text;  ///< plain text, UTF-8; empty: only what the model itself writes
@@ -71,7 +87,8 @@ struct ConvertOptions {
   /// be 0: as many as the source has. For merge "pca", without a budget.
   std::optional<int64_t> kv_rank = {};
   std::string grouping =
-      "similarity";  ///< or neighbour | random | kmeans | key-driven | manual:FILE | manual
+      "similarity";  ///< or neighbour | random | kmeans | key-driven | manual:FILE | manual |
+                     ///< learned, which needs a calibration
   std::string merge = "pca";  ///< or mean | first | random | medoid | aligned
   uint64_t seed = 0;          ///< of all that is random
   /// One per layer, for grouping "manual"; order is kept as it stands. Sizes count KV heads of the
@@ -91,6 +108,7 @@ struct ConvertPlan {
   std::optional<double> budget;    ///< of ConvertOptions
   std::vector<int64_t> planes;     ///< rotary planes of the source that keys keep; empty: all (or
                                    ///< as above)
+  std::vector<LayerGrouping> learned;  ///< of grouping "learned": layers with more than one choice
   std::vector<std::string> notes;  ///< what a person should know, a line each: no tokenizer, ...
   int64_t output_bytes = 0;        ///< of the weights, headers aside
   int64_t peak_memory_bytes = 0;   ///< estimate: all of the program but pages of mapped files

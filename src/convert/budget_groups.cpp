@@ -67,8 +67,9 @@ class BudgetSearch {
     for (int64_t n = 1; n <= heads; ++n) {
       if (heads % n != 0) continue;
       tell(done_);
-      result.groups.push_back(method_.group({config_, weights_, layer, n, false, options_.seed,
-                                             options_.output.threads, grams ? &*grams : nullptr}));
+      result.groups.push_back(
+          method_.group({config_, weights_, layer, n, false, options_.seed, options_.output.threads,
+                         grams ? &*grams : nullptr, [this] { tell(done_); }}));
       result.losses.push_back({n, 0});  // all heads: nothing is lost
     }
     measure(layer, grams ? &*grams : nullptr, result);

@@ -32,6 +32,7 @@ struct Calibrator::Impl {
   std::optional<LayerStudy> last_study;
   int64_t last_studied = -1;  ///< layer of last_study
   std::unique_ptr<Sensitivity> sensitivity;
+  std::vector<LayerGrouping> learned;
   std::optional<LayerChain> chain;  ///< of convert()
   std::map<int64_t, WrittenLayer> written;
 
@@ -147,6 +148,16 @@ HeadGroups Calibrator::best_groups(const LayerStudy& study,
   }
   return *best;
 }
+
+HeadGroups Calibrator::learn_groups(int64_t layer, const std::vector<FoundGroups>& others,
+                                    bool equal, const std::function<void()>& interrupt) {
+  impl_->learned.push_back(
+      learned_grouping(impl_->run, study(layer), layer, others, equal, interrupt));
+  const LayerGrouping& last = impl_->learned.back();
+  return std::ranges::find(last.tried, last.chosen, &GroupingTrial::grouping)->groups;
+}
+
+const std::vector<LayerGrouping>& Calibrator::learned() const { return impl_->learned; }
 
 std::vector<double> Calibrator::divergences(int64_t layer, std::span<const HeadGroups> candidates,
                                             const std::function<void()>& interrupt) {

@@ -6,6 +6,7 @@
 #include <span>
 #include <vector>
 
+#include "convert/learned_groups.h"
 #include "convert/merge.h"
 #include "convert/source.h"
 #include "convert/written_layer.h"
@@ -31,6 +32,11 @@ class Calibrator {
   /// Of these ways to group a layer, the one whose closed form, outputs refitted, comes closest to
   /// what the layer puts out.
   HeadGroups best_groups(const LayerStudy& study, const std::vector<HeadGroups>& candidates);
+
+  /// learned_grouping() of the layer; learned() tells of it.
+  HeadGroups learn_groups(int64_t layer, const std::vector<FoundGroups>& others, bool equal,
+                          const std::function<void()>& interrupt);
+  const std::vector<LayerGrouping>& learned() const;
 
   /// Mean KL(original || model), nats per token on some of the text, of models in which this layer
   /// alone is grouped so, merged as the options say, and its outputs refitted where there are

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <iterator>
 #include <memory>
 #include <numeric>
 #include <utility>
@@ -200,6 +201,18 @@ void plan_dry_run(ExportJob& job, const CalibrationWindows& text) {
   plan.planes.clear();
 }
 
+/// How these groups were learned; a budget tries others, too.
+std::vector<LayerGrouping> learned_of(const Calibrator& calibrator,
+                                      const std::vector<HeadGroups>& groups) {
+  std::vector<LayerGrouping> learned;
+  std::ranges::copy_if(calibrator.learned(), std::back_inserter(learned),
+                       [&](const LayerGrouping& layer) {
+                         const auto at = static_cast<size_t>(layer.layer);
+                         return layer.tried.front().groups.size() == groups[at].size();
+                       });
+  return learned;
+}
+
 }  // namespace
 
 Conversion plan_convert(const std::filesystem::path& source, const ConvertOptions& options,
@@ -221,6 +234,7 @@ Conversion plan_convert(const std::filesystem::path& source, const ConvertOption
   }
   job.plan.groups = plan_groups(job, calibrator.get(), progress);
   job.plan.budget = options.budget;
+  if (calibrator != nullptr) job.plan.learned = learned_of(*calibrator, job.plan.groups);
   if (options.kv_rank) {
     job.plan.planes =
         plan_planes(job.source, *options.kv_rank, job.plan.groups, calibrator.get(), progress);

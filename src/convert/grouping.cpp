@@ -47,12 +47,13 @@ constexpr GroupingMethod methods[] = {
     {"similarity", GroupSizes::any, group_similar},
     {"kmeans", GroupSizes::any, group_clusters},
     {"key-driven", GroupSizes::unequal, group_by_importance},
+    {"learned", GroupSizes::any, group_learned},
 };
 
 void check_sizes(const GroupingMethod& method, bool unequal) {
   require(!unequal || method.sizes != GroupSizes::equal,
-          "grouping `{}` makes equal groups; unequal ones are made by similarity, kmeans and "
-          "key-driven, or given (manual:FILE)",
+          "grouping `{}` makes equal groups; unequal ones are made by similarity, kmeans, "
+          "key-driven and learned, or given (manual:FILE)",
           method.name);
   require(unequal || method.sizes != GroupSizes::unequal,
           "grouping `{}` makes groups of different sizes: they have to be allowed (--unequal)",
@@ -124,7 +125,10 @@ std::vector<HeadGroups> make_groups(const ModelConfig& config, const ConvertOpti
   const bool any = weights.sizes_alone && is_grouped_on_text(options);
   std::vector<HeadGroups> layers;
   for (int64_t l = 0; l < config.n_layers; ++l) {
-    if (progress) progress("group", l, config.n_layers);
+    const auto tell = [&] {
+      if (progress) progress("group", l, config.n_layers);
+    };
+    tell();
     if (any) {
       layers.push_back(spread_groups(config.kv_heads[static_cast<size_t>(l)], options.kv_heads));
       continue;
@@ -135,7 +139,9 @@ std::vector<HeadGroups> make_groups(const ModelConfig& config, const ConvertOpti
                            options.kv_heads,
                            options.unequal,
                            options.seed,
-                           options.output.threads};
+                           options.output.threads,
+                           nullptr,
+                           tell};
     layers.push_back(method->group(in));
   }
   if (progress) progress("group", config.n_layers, config.n_layers);

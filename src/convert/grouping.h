@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -31,8 +32,9 @@ struct GroupingInput {
   int64_t kv_heads = 0;  ///< wanted; divides the layer's own number where groups are equal
   bool unequal = false;  ///< whether groups may be of different sizes
   uint64_t seed = 0;
-  int threads = 0;                   ///< 0: default_threads()
-  const HeadGrams* grams = nullptr;  ///< load_grams(), where they are at hand
+  int threads = 0;                       ///< 0: default_threads()
+  const HeadGrams* grams = nullptr;      ///< load_grams(), where they are at hand
+  std::function<void()> interrupt = {};  ///< called now and then; may be empty, may throw
 };
 
 /// Sizes of the groups that a method makes.

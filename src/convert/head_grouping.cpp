@@ -2,6 +2,8 @@
 
 #include <functional>
 
+#include "convert/learned_groups.h"
+#include "core/fail.h"
 #include "regroup/clusters.h"
 #include "regroup/head_prices.h"
 #include "regroup/head_similarity.h"
@@ -18,9 +20,7 @@ HeadGrams grams_of(const GroupingInput& in) {
   return load_grams(in.config, *in.weights.checkpoint, in.layer);
 }
 
-}  // namespace
-
-HeadGroups group_similar(const GroupingInput& in) {
+HeadGroups cheapest_groups(const GroupingInput& in) {
   const int64_t heads = in.config.kv_heads[static_cast<size_t>(in.layer)];
   const PartitionOptions options{
       .heads = heads, .groups = in.kv_heads, .equal = !in.unequal, .seed = in.seed};
@@ -35,11 +35,32 @@ HeadGroups group_similar(const GroupingInput& in) {
   }
   const LayerStudy& study = in.weights.calibrator->study(in.layer);
   const StudyPrices prices(study);
-  const HeadGroups cheapest = cheapest_partition(options, std::cref(prices));
-  if (in.unequal) return cheapest;
-  const HeadGroups neighbours = group_neighbours(in);
+  return cheapest_partition(options, std::cref(prices));
+}
+
+}  // namespace
+
+HeadGroups group_similar(const GroupingInput& in) {
+  HeadGroups cheapest = cheapest_groups(in);
+  const int64_t heads = in.config.kv_heads[static_cast<size_t>(in.layer)];
+  Calibrator* calibrator = in.weights.calibrator;
+  if (in.unequal || calibrator == nullptr || heads > most_priced_heads) return cheapest;
+  HeadGroups neighbours = group_neighbours(in);
   if (cheapest == neighbours) return cheapest;
-  return in.weights.calibrator->best_groups(study, {cheapest, neighbours});
+  return calibrator->best_groups(calibrator->study(in.layer), {cheapest, neighbours});
+}
+
+HeadGroups group_learned(const GroupingInput& in) {
+  Calibrator* calibrator = in.weights.calibrator;
+  require(calibrator != nullptr,
+          "grouping `learned` learns from text: give one to calibrate on (--calibrate TEXT, or "
+          "self)");
+  const int64_t heads = in.config.kv_heads[static_cast<size_t>(in.layer)];
+  const bool one_way = in.kv_heads == 1 || in.kv_heads == heads;
+  if (one_way) return group_neighbours(in);
+  std::vector<FoundGroups> others{{"price", cheapest_groups(in)}};
+  if (!in.unequal) others.push_back({"neighbour", group_neighbours(in)});
+  return calibrator->learn_groups(in.layer, others, !in.unequal, in.interrupt);
 }
 
 HeadGroups group_clusters(const GroupingInput& in) {

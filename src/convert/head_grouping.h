@@ -10,6 +10,9 @@ namespace gqa {
 /// groups, and what they make of the layer's output decides.
 HeadGroups group_similar(const GroupingInput& in);
 
+/// Learned from text by gradients, and held against the two above.
+HeadGroups group_learned(const GroupingInput& in);
+
 /// k-means over the heads' aligned similarity.
 HeadGroups group_clusters(const GroupingInput& in);
 
