@@ -3,7 +3,8 @@
 import statistics
 
 from bench_tables import markdown
-from experiment_cells import DATA_FREE, DEFAULT_GROUPING, FEWER_STEPS, LENGTH_ROWS, LENGTH_TEXTS, LENGTHS, SEEDS, method_of_length
+from experiment_cells import (DATA_FREE, DEFAULT_GROUPING, FEWER_STEPS, LENGTH_ROWS, LENGTH_TEXTS, LENGTHS, REFINED_GROUPINGS,
+                              SEEDS, TEXT_ONLY, method_of_length)
 from experiment_runs import duration, key_of
 
 UNKNOWN = "–"
@@ -142,6 +143,21 @@ def curve(found, method, title, file):
     return f"![{title}]({file})" if any(found.values(row, method, DEFAULT_GROUPING) for row in found.rows()) else ""
 
 
+def learned_table(found):
+    """Perplexity and time; one KV head is one group, so that there is nothing to learn."""
+    rows = []
+    for row in found.rows():
+        if row[1] == 1:
+            continue
+        seconds = [found.median(row, TEXT_ONLY.key, grouping, "seconds") for grouping in REFINED_GROUPINGS]
+        rows.append([row_name(row),
+                     *ppl_cells([found.median(row, TEXT_ONLY.key, grouping) for grouping in REFINED_GROUPINGS]),
+                     *(UNKNOWN if s is None else duration(s) for s in seconds)])
+    names = ["neighbours" if grouping == "neighbour" else "by price" if grouping == "similarity" else grouping
+             for grouping in REFINED_GROUPINGS]
+    return markdown(["KV heads", *names, *(f"{name}, time" for name in names)], rows)
+
+
 def published_table(found):
     columns = [[cell and found.median(row, *cell) for _, cell in PUBLISHED] for row in found.rows()]
     columns = [ppl_cells(column) for column in columns]
@@ -202,6 +218,8 @@ def report(found):
         "### With text",
         method_table(found, ["closed form", "refined, text only", "default: sampled text, too"],
                      ["closed", "text-only", "default"]),
+        "Learned grouping, beside price and neighbours (text only, refined; with one KV head there is one grouping):",
+        learned_table(found),
         "The default, by the text that it is given:",
         text_table(found),
         "### Quality against time and text",

@@ -76,7 +76,9 @@ class Experiments(unittest.TestCase):
         self.assertNotIn(experiment_tables.UNKNOWN, experiment_tables.overview_table(some))
         self.assertEqual(len(some.values((MODEL, 2), "random", "neighbour")), 3)
         self.assertEqual(some.values((MODEL, 1), "mean", "neighbour"), some.values((MODEL, 1), "mean", "similarity"))
-        self.assertEqual(experiment_tables.report(some).count(experiment_tables.UNKNOWN), 3)  # key-driven, and the legend
+        self.assertEqual(experiment_tables.report(some).count(experiment_tables.UNKNOWN), 2)  # neighbours, and the legend
+        self.assertRegex(experiment_tables.learned_table(some), r"learned \|[^–]*\n[^–]*2 \|[^–]*$")
+        self.assertNotIn(" 1 |", experiment_tables.learned_table(some))
         nothing = experiment_tables.Found(FakeSetting(), Results(self.folder / "none"), [MODEL], self.cells)
         self.assertIn("Nothing is measured", experiment_tables.report(nothing))
         self.assertEqual(experiment_tables.ppl_cells([3.0, None, 2.0]), ["3.00", "–", "**2.00**"])
