@@ -73,22 +73,19 @@ int64_t refit_memory(const Sizes& s) {
          std::max(lump_memory(s, s.merged_kv, s.merged_layer()), f64 * s.q * (s.q + 2 * s.width));
 }
 
-/// The MLP that is looked behind: its weights, one of them transposed, and what two windows make.
-int64_t mlp_memory(const Sizes& s) {
-  const int64_t rows = std::min<int64_t>(2 * s.longest, s.lump_rows);
-  return f32 * (4 * s.width * s.mlp + rows * (4 * s.mlp + 9 * s.width));
-}
-
-/// The merged layer; its weights, the best so far and two means of the gradient; what two windows
-/// make; and a gradient, or at last the result.
+/// The merged layer; its weights, the best so far and two means of the gradient; the MLP behind it;
+/// what two windows make of all these; and a gradient through the MLP or of the layer, or at last
+/// the result.
 int64_t refine_memory(const Sizes& s) {
   const int64_t rows = std::min<int64_t>(2 * s.longest, s.lump_rows);
   const int64_t block = 2 * s.width * s.q + s.q_heads * rows * s.longest +
                         rows * (s.inputs + 2 * s.width + 2 * s.q + 2 * s.merged_kv);
+  const int64_t mlp = 3 * s.width * s.mlp + rows * (2 * s.mlp + 4 * s.width);
+  const int64_t through = s.width * s.mlp + rows * (2 * s.mlp + 3 * s.width);
   const int64_t step = s.merged_layer() + rows * (4 * s.q + 2 * s.merged_kv);
   const int64_t result = 2 * s.merged_layer();  // in double
-  return f64 * s.merged_layer() + mlp_memory(s) +
-         f32 * (4 * s.merged_layer() + block + std::max(step, result));
+  return f64 * s.merged_layer() +
+         f32 * (4 * s.merged_layer() + block + mlp + std::max({through, step, result}));
 }
 
 /// The layer as it is written beside what it is rounded from, on a lump.

@@ -47,7 +47,7 @@ class LearnedTest(VerbCase):
     def test_unequal_without_refining(self):
         # Steps of learning are not those of refining: slower than verbs usually are.
         run = subprocess.run([GQA, "convert", SOURCE, self.root / "out", "--kv-heads", "3", "--unequal", *QUICK,
-                              "--refine", "0", "--dry-run", "--json"], capture_output=True, timeout=300)
+                              "--refine", "0", "--json"], capture_output=True, timeout=300)
         self.assertEqual(run.returncode, 0, run.stderr.decode())
         result = json.loads(run.stdout)
         self.check_layers(result, ["price", "learned"])
@@ -55,7 +55,7 @@ class LearnedTest(VerbCase):
 
     def test_nothing_to_learn(self):
         for kv_heads in "8", "1":
-            result = self.json("convert", SOURCE, self.root / "out", "--kv-heads", kv_heads, *QUICK, "--dry-run")
+            result = self.json("convert", SOURCE, self.root / kv_heads, "--kv-heads", kv_heads, *QUICK, *FEW_STEPS)
             self.assertNotIn("learned", result)
             self.assertEqual([len(groups) for groups in result["groups"]], [int(kv_heads)] * 6)
 
