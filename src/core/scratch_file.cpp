@@ -57,8 +57,8 @@ ScratchFile::ScratchFile(const fs::path& wanted, int64_t bytes) {
   int error = EINTR;
   while (error == EINTR) error = ::posix_fallocate(fd, 0, bytes);
   if (error != 0) {
-    fail(ErrorKind::io, "{}: no room for a scratch file of {} bytes: {}", folder.string(),
-         bytes, errno_text(error));
+    fail(ErrorKind::io, "{}: no room for a scratch file of {} bytes: {}", folder.string(), bytes,
+         errno_text(error));
   }
   size_ = static_cast<size_t>(bytes);
   void* mapped = ::mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
