@@ -26,7 +26,7 @@ struct CalibrationRun {
   /// [tokens, width]: what a layer with these heads makes of inputs of all the text.
   ScratchRows output_of(const Heads& heads, const RowsRef& inputs);
   /// Keeps how refining a layer went, and tells whom the options name.
-  void tell(const LayerRefinement& refined);
+  void tell(const LayerRefinement& layer);
 
   const SourceModel& source;
   const ModelConfig& config;

@@ -82,7 +82,8 @@ void add_layer(const ModelConfig& source, const ModelConfig& result, int64_t lay
   if (steps == 0 || !changed) return;
   // Outputs in closed form, then steps, and checks at the start and on the way.
   const int64_t between = std::max<int64_t>(steps / refine_checks, 1);
-  const auto checks = static_cast<double>(1 + (steps + between - 1) / between);
+  const int64_t on_the_way = (steps + between - 1) / between;
+  const auto checks = static_cast<double>(1 + on_the_way);
   work.forward += converted.all;
   work.forward += static_cast<double>(steps) * converted.step + checks * converted.checked;
   work.mlp += behind.all + checks * behind.checked;

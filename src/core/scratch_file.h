@@ -12,10 +12,11 @@ namespace gqa {
 class ScratchFile {
  public:
   ScratchFile() = default;
-  /// `bytes` zeros, with room for all of them on the folder's disk: writing to them can't fail
-  /// later. An empty folder: TMPDIR, or /tmp. Throws Error: cannot_create where the folder takes no
-  /// file, io where its disk is too full, resources where it can't be mapped.
-  ScratchFile(const std::filesystem::path& folder, int64_t bytes);
+  /// `bytes` zeros, with room for all of them on the disk of the folder that is wanted: writing to
+  /// them can't fail later. No folder wanted (empty): TMPDIR, or /tmp. Throws Error: cannot_create
+  /// where the folder takes no file, io where its disk is too full, resources where it can't be
+  /// mapped.
+  ScratchFile(const std::filesystem::path& wanted, int64_t bytes);
   ~ScratchFile();
   ScratchFile(ScratchFile&& other) noexcept;
   ScratchFile& operator=(ScratchFile&& other) noexcept;

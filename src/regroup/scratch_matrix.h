@@ -54,7 +54,8 @@ class ScratchMatrix {
   const ScratchPlace& place() const { return place_; }
   Map map() { return Map(data(), rows_, cols_); }
   ConstMap map() const { return ConstMap(data(), rows_, cols_); }
-  operator Eigen::Ref<const Dense>() const { return map(); }
+  /// Passes for any other matrix where one is read.
+  operator Eigen::Ref<const Dense>() const { return map(); }  // NOLINT(google-explicit-constructor)
 
  private:
   auto* data() const { return static_cast<typename Dense::Scalar*>(data_); }
