@@ -153,6 +153,7 @@ void report_attention(const Common& common, std::string_view kind, const Attenti
                    {"attention", attention_text(b.attention)},
                    {"caches", result.caches},
                    {"rotated_bytes", result.rotated_bytes},
+                   {"gemm", dtype_name(result.gemm)},
                    {"peak_gflop_per_s", result.peak_gflop_per_s}});
     if (result.approximation) object.update(approximation_json(*result.approximation));
     print_json(object);
@@ -169,7 +170,9 @@ void report_attention(const Common& common, std::string_view kind, const Attenti
                     circumstances_text(result, context, machine), counted(result.caches, "cache"),
                     human_bytes(result.rotated_bytes), beside, times_text(times),
                     rates_text({rate_row("GB/s of keys and values", result.gb_per_s),
-                                rate_row("GFLOP/s; ceiling: SGEMM", result.gflop_per_s),
+                                rate_row(result.gemm == DType::bf16 ? "GFLOP/s; ceiling: bf16 GEMM"
+                                                                    : "GFLOP/s; ceiling: SGEMM",
+                                         result.gflop_per_s),
                                 rate_row("GFLOP/s; ceiling: multiply-adds",
                                          {result.gflop_per_s.value, result.peak_gflop_per_s})})));
 }

@@ -81,8 +81,15 @@ def prefill_table(found, all_threads):
             rate = found.median(case, "gflop_per_s")
             rows.append([threads, name + (" *" if found.doubtful(case) else ""),
                          ms(found.median(case, "ms_median")), rate and f"{rate:.0f}",
-                         percent(found.median(case, "compute_fraction"))])
+                         of_gemm(found, case)])
     return markdown(["threads", "", "median", "GFLOP/s", "of SGEMM"], rows)
+
+
+def of_gemm(found, case):
+    """In tiles bf16 is compared with a GEMM of its own."""
+    results = found.results(case)
+    share = percent(found.median(case, "compute_fraction"))
+    return f"{share} of bf16 GEMM" if results and results[0]["gemm"] == "bf16" else share
 
 
 def variant_table(found, threads):

@@ -71,8 +71,9 @@ struct AttentionBenchResult {
   int64_t kv_bytes = 0;
   BenchRate gb_per_s;  ///< kv_bytes, 10^9 a second; ceiling: reading the pages of such caches
   /// Useful operations, 2 * (head_dim + v_head_dim) for each query head and each key that it sees,
-  /// 10^9 a second; ceiling: SGEMM of 2048 x 2048 x 2048, oneDNN's.
+  /// 10^9 a second; ceiling: GEMM of 2048 x 2048 x 2048, oneDNN's, of type `gemm`.
   BenchRate gflop_per_s;
+  DType gemm = DType::f32;  ///< bf16 where a bf16 cache is multiplied in tiles (AMX)
   /// What the threads reach by multiplying and adding f32 in registers alone, 10^9 operations a
   /// second: above any SGEMM.
   double peak_gflop_per_s = 0;

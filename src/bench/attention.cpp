@@ -68,7 +68,10 @@ AttentionBenchResult bench_exact(Context& context, const AttentionBench& b,
   const AttendOptions attend_options{
       .mask = {.window = b.window}, .softcap = b.softcap, .sinks = sinks};
   const std::vector<KeyRange> seen = bench::seen_keys(attend_options.mask, b.q_len, b.kv_len);
-  bench::Ceilings ceilings(context.impl().pool);
+  // Unless integers are multiplied as such: those have no ceiling of their own.
+  const bool in_tiles =
+      b.kv_dtype == KvDType::bf16 && context.impl().kernels->takes_stored(KvDType::bf16);
+  bench::Ceilings ceilings(context.impl().pool, in_tiles);
   bench::Timing attend_time;
   int64_t next = 0;  // the cache that was left alone for longest
   // attend() comes straight after reading, so that the pool's threads are awake for both.
@@ -96,6 +99,7 @@ AttentionBenchResult bench_exact(Context& context, const AttentionBench& b,
       bench::giga_per_s(bench::attention_flop(b.q_heads, b.head_dim, b.v_head_dim, pairs),
                         attend_time),
       ceilings.gflop_per_s()};
+  result.gemm = in_tiles ? DType::bf16 : DType::f32;
   result.peak_gflop_per_s = ceilings.peak_gflop_per_s();
   const bench::Timing* const timed = &attend_time;
   result.cpu_fraction = bench::cpu_fraction(std::span(&timed, 1), context.threads());

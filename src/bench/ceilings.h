@@ -2,8 +2,10 @@
 #pragma once
 
 #include <array>
+#include <optional>
 #include <vector>
 
+#include "bench/bf16_gemm.h"
 #include "bench/multiply_add.h"
 #include "bench/read_memory.h"
 #include "bench/sgemm.h"
@@ -13,10 +15,13 @@ namespace gqa::bench {
 
 class Ceilings {
  public:
-  explicit Ceilings(ThreadPool& pool) : pool_(pool) {}
+  /// in_tiles: what is compared multiplies bf16 in tiles, so that GEMM does, too.
+  explicit Ceilings(ThreadPool& pool, bool in_tiles = false) : pool_(pool) {
+    if (in_tiles) bf16_gemm_.emplace(pool.n_threads());
+  }
 
   void time_arithmetic() {
-    sgemm_time_.time([&] { sgemm_.run(pool_); });
+    gemm_time_.time([&] { bf16_gemm_ ? bf16_gemm_->run(pool_) : sgemm_.run(pool_); });
     peak_time_.time([&] { peak_operations_ = multiply_add(pool_); });
   }
   /// Reads the pages of these keys.
@@ -26,20 +31,25 @@ class Ceilings {
     read_time_.time([&] { read_memory(pool_, pieces_); });
   }
   void clear() {
-    for (auto* timing : {&read_time_, &sgemm_time_, &peak_time_}) timing->clear();
+    for (auto* timing : {&read_time_, &gemm_time_, &peak_time_}) timing->clear();
   }
 
   double gb_per_s() const {
     return giga_per_s(static_cast<double>(total_bytes(pieces_)), read_time_);
   }
-  double gflop_per_s() const { return giga_per_s(Sgemm::flop, sgemm_time_); }
+  /// Of SGEMM, or of the bf16 GEMM.
+  double gflop_per_s() const {
+    static_assert(Sgemm::flop == Bf16Gemm::flop);
+    return giga_per_s(Sgemm::flop, gemm_time_);
+  }
   double peak_gflop_per_s() const { return giga_per_s(peak_operations_, peak_time_); }
 
  private:
   ThreadPool& pool_;
   Sgemm sgemm_;
+  std::optional<Bf16Gemm> bf16_gemm_;
   Timing read_time_;
-  Timing sgemm_time_;
+  Timing gemm_time_;
   Timing peak_time_;
   double peak_operations_ = 0;
   std::vector<Piece> pieces_;
