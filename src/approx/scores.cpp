@@ -29,10 +29,10 @@ void Scores::compute(const kernels::Table& kernels, const PackedKv& kv, int64_t 
   for (int64_t block = begin / key_block; block * key_block < end; ++block) {
     const kernels::Range range{0,
                                static_cast<int32_t>(std::min(key_block, end - block * key_block))};
-    const Operand k = load_keys(kernels, source, kv_head, block, range, dim, true, keys);
-    kernels.score(queries, rows, dim, k.type, k.words, range, block_scores,
-                  keys_ahead(source, kv_head, block + 1));
-    if (k.scales) kernels.scale_keys(block_scores, all.data(), rows, k.scales);
+    const Operand k = load_keys(kernels, source, kv_head, block, range, dim, rows, true, keys);
+    kernels.score(queries, rows, dim, k.type, k.words, range, block_scores, key_block,
+                  {{cached_part(source, kv_head, block + 1, true)}});
+    if (k.scales) kernels.scale_keys(block_scores, key_block, all.data(), rows, k.scales);
     for (int64_t r = 0; r < rows; ++r) {
       std::copy_n(block_scores + r * key_block, key_block, row(r) + block * key_block - begin);
     }

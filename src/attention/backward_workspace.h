@@ -50,6 +50,7 @@ struct BackwardWorkspace : ScoreBlock {
     put(&BackwardWorkspace::ds, s.max_rows * kernels::key_block);
     put(&BackwardWorkspace::capped, s.max_rows * kernels::key_block);
     float* const visible = take(2 * s.max_rows);
+    if (w) w->row = kernels::key_block;
     if (w) w->visible = reinterpret_cast<uint64_t*>(visible);
     return used;
   }

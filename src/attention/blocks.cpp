@@ -37,28 +37,20 @@ void load_strided_keys(const kernels::Table& kernels, const StridedKv& kv, int64
   }
 }
 
-/// Part of a page where a cache holds it.
-kernels::Ahead ahead_of(const Kv& kv, int64_t block, bool keys, int64_t kv_head) {
+}  // namespace
+
+kernels::Ahead::Piece cached_part(const Kv& kv, int64_t kv_head, int64_t block, bool keys) {
   const auto* packed = std::get_if<PackedKv>(&kv);
   if (!packed || !packed->layer().holds(block)) return {};
   const detail::KvLayer& layer = packed->layer();
   const std::span<const std::byte> part =
       keys ? layer.key_part(block, kv_head) : layer.value_part(block, kv_head);
-  return {part.data(), std::ssize(part)};
-}
-
-}  // namespace
-
-kernels::Ahead keys_ahead(const Kv& kv, int64_t kv_head, int64_t block) {
-  return ahead_of(kv, block, true, kv_head);
-}
-
-kernels::Ahead values_ahead(const Kv& kv, int64_t kv_head, int64_t block) {
-  return ahead_of(kv, block, false, kv_head);
+  return {reinterpret_cast<const char*>(part.data()), std::ssize(part)};
 }
 
 Operand load_keys(const kernels::Table& kernels, const Kv& kv, int64_t kv_head, int64_t block,
-                  kernels::Range keys, int64_t head_dim, bool as_stored, float* scratch) {
+                  kernels::Range keys, int64_t head_dim, int64_t rows, bool as_stored,
+                  float* scratch) {
   if (const auto* strided = std::get_if<StridedKv>(&kv)) {
     load_strided_keys(kernels, *strided, kv_head, block, keys, head_dim, scratch);
     return {scratch, KvDType::f32, nullptr, key_block};
@@ -68,7 +60,8 @@ Operand load_keys(const kernels::Table& kernels, const Kv& kv, int64_t kv_head, 
   const std::byte* stored = layer.keys(block, kv_head);
   const float* scales = is_quantised(t) ? layer.key_scales(block, kv_head) : nullptr;
   if (kernels.takes_stored(t)) {
-    return {kernels.arrange(t, stored, head_dim, key_block, scratch), t, scales, key_block};
+    const auto k = kernels.arrange(t, stored, head_dim, key_block, rows, scratch);
+    return {k.words, k.type, scales, key_block};
   }
   if (as_stored || t == KvDType::f32) return {stored, t, scales, key_block};
   kernels.unpack(t, stored, {0, static_cast<int32_t>(head_dim)}, key_block, key_block, scratch);
@@ -76,7 +69,8 @@ Operand load_keys(const kernels::Table& kernels, const Kv& kv, int64_t kv_head, 
 }
 
 Operand load_values(const kernels::Table& kernels, const Kv& kv, int64_t kv_head, int64_t block,
-                    kernels::Range keys, int64_t v_head_dim, bool as_stored, float* scratch) {
+                    kernels::Range keys, int64_t v_head_dim, int64_t rows, bool as_stored,
+                    float* scratch) {
   const int64_t stride = row_stride(v_head_dim);
   if (const auto* strided = std::get_if<StridedKv>(&kv)) {
     for (int64_t s = keys.begin; s < keys.end; ++s) {
@@ -91,7 +85,8 @@ Operand load_values(const kernels::Table& kernels, const Kv& kv, int64_t kv_head
   const std::byte* stored = layer.values(block, kv_head);
   const float* scales = is_quantised(t) ? layer.value_scales(block, kv_head) : nullptr;
   if (kernels.takes_stored(t)) {
-    return {kernels.arrange(t, stored, key_block, v_head_dim, scratch), t, scales, v_head_dim};
+    const auto v = kernels.arrange(t, stored, key_block, v_head_dim, rows, scratch);
+    return {v.words, v.type, scales, v_head_dim};
   }
   const bool in_place = (as_stored || t == KvDType::f32) && stride == v_head_dim;
   if (in_place) return {stored, t, scales, v_head_dim};

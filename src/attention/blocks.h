@@ -34,21 +34,23 @@ int64_t paged_row(const View& x, std::span<const int32_t> pages, int64_t s, int6
   return page * x.strides[0] + s % x.shape[1] * x.strides[1] + head * x.strides[2];
 }
 
-/// Where a cache holds keys or values of a block and KV head; none for other arrays, or where the
-/// cache does not hold the block.
-kernels::Ahead keys_ahead(const Kv& kv, int64_t kv_head, int64_t block);
-kernels::Ahead values_ahead(const Kv& kv, int64_t kv_head, int64_t block);
+/// Where a cache holds keys or values of a block and KV head; nothing for other arrays, or where
+/// the cache does not hold the block.
+kernels::Ahead::Piece cached_part(const Kv& kv, int64_t kv_head, int64_t block, bool keys);
 
 /// Keys [begin, end) of one block and KV head [head_dim][key_block]: in place where a cache holds
 /// them in f32 or, if `as_stored`, in whatever type, else as f32 in `scratch` [keys_scratch]; where
-/// the kernels take them as stored, as they arrange them. The other keys are without meaning.
+/// the kernels take them as stored, as they arrange them for so many rows. The other keys are
+/// without meaning.
 Operand load_keys(const kernels::Table& kernels, const Kv& kv, int64_t kv_head, int64_t block,
-                  kernels::Range keys, int64_t head_dim, bool as_stored, float* scratch);
+                  kernels::Range keys, int64_t head_dim, int64_t rows, bool as_stored,
+                  float* scratch);
 
 /// Values [begin, end) of one block and KV head [key_block][columns]: in place likewise, if a row
 /// of them is a whole number of vectors, else as f32 in `scratch` [key_block][row_stride] with
 /// zeros behind v_head_dim. Other rows are without meaning.
 Operand load_values(const kernels::Table& kernels, const Kv& kv, int64_t kv_head, int64_t block,
-                    kernels::Range keys, int64_t v_head_dim, bool as_stored, float* scratch);
+                    kernels::Range keys, int64_t v_head_dim, int64_t rows, bool as_stored,
+                    float* scratch);
 
 }  // namespace gqa

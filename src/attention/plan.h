@@ -13,6 +13,7 @@ namespace gqa {
 /// it makes no difference to the bits whether one thread does all chunks or several do one each.
 inline constexpr int64_t chunk_keys = 1024;
 inline constexpr int64_t chunk_blocks = chunk_keys / kernels::key_block;
+static_assert(chunk_blocks % kernels::stretch_blocks == 0);
 
 /// Query tokens [t_begin, t_end) of one item, all heads of one group, against those keys of chunks
 /// [chunk_begin, chunk_end) that some of them see. Rows are (token, head) pairs, heads innermost.

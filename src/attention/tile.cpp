@@ -1,10 +1,12 @@
 #include "attention/tile.h"
 
+#include <array>
 #include <bit>
 #include <cmath>
 #include <utility>
 
 #include "attention/blocks.h"
+#include "attention/parts_ahead.h"
 #include "attention/prefetch.h"
 #include "core/half.h"
 #include "kernels/load_row.h"
@@ -17,7 +19,6 @@ using kernels::Range;
 
 /// Up to this many rows, keys and values are decoded in registers; for more it pays to do it once.
 constexpr int64_t decode_once_rows = 8 * kernels::few_rows;
-
 }  // namespace
 
 Tile::Tile(const kernels::Table& kernels, const AttendItem& item, const ItemShape& shape,
@@ -32,7 +33,16 @@ Tile::Tile(const kernels::Table& kernels, const AttendItem& item, const ItemShap
       first_head_(shape_.first_head(kv_head)),
       heads_(shape_.heads(kv_head)),
       query_bytes_(kernels.query_bytes(shape_.kv_dtype, shape_.head_dim)),
+      stretch_(kernels.stretch(shape_.kv_dtype)),
       keys_(options_.mask, shape_, kv_head, t_begin, t_end) {}
+
+/// Softmax scales the scores: nothing else is done to them.
+bool Tile::scales_late() const {
+  return kernels_.scales_late(shape_.kv_dtype) && scale() > 0 && options_.softcap <= 0 &&
+         options_.alibi.empty() && !item_.bias.data;
+}
+
+bool Tile::few() const { return rows() <= decode_once_rows; }
 
 float Tile::scale() const {
   const auto dim = static_cast<float>(shape_.head_dim);
@@ -42,7 +52,7 @@ float Tile::scale() const {
 void Tile::load_queries(const Workspace& w) const {
   const AnyView<3>& x = item_.q;
   float* q = w.q;
-  const float factor = scale();
+  const float factor = scales_late() ? 1.0f : scale();
   for (int64_t r = 0; r < rows(); ++r) {
     const int64_t base = token(r) * x.strides[0] + head(r) * x.strides[1];
     if (token(r) + tokens_ahead < t_end_) prefetch_row(x, token(r) + tokens_ahead, head(r));
@@ -55,46 +65,96 @@ void Tile::load_queries(const Workspace& w) const {
 void Tile::attend_chunk(int64_t chunk, const Workspace& w, const Rows& out) const {
   out.reset(rows(), stride());
   const int64_t end = (chunk + 1) * chunk_blocks;
-  int64_t next = 0;
-  for (int64_t block = keys_.next(chunk * chunk_blocks, end); block < end; block = next) {
-    next = keys_.next(block + 1, end);
-    attend_block(block, next < end ? next : keys_.after(end), w, out);
+  for (int64_t first = chunk * chunk_blocks; first < end; first += stretch_) {
+    attend_stretch(first, w, out);
   }
 }
 
-/// `next_block`: what comes after it, if memory is to be asked for it.
-void Tile::attend_block(int64_t block, int64_t next_block, const Workspace& w,
-                        const Rows& out) const {
-  const uint64_t any = look(block, w);
-  if (any == 0) return;
+/// The blocks from `first` on, as many as a stretch has: first all scores, then all weights.
+void Tile::attend_stretch(int64_t first, const Workspace& w, const Rows& out) const {
+  const Stretch stretch(keys_, first, stretch_);
+  const auto steps = static_cast<int64_t>(stretch.blocks.size());
+  PartsAhead ahead(item_.kv, kv_head_, keys_, stretch);
+  std::array<SeenBlock, kernels::stretch_blocks> seen;
+  size_t n = 0;
+  for (const int64_t block : stretch.blocks) {
+    const ScoreBlock scores = w.block(static_cast<int64_t>(n), stretch_, rows());
+    const uint64_t any = look(block, scores);
+    if (any == 0) continue;
+    seen[n] = {block, range_of(any), all_see(any, scores)};
+    score_block(seen[n++], scores, w, ahead.take(score_share, steps));
+  }
+  if (n == 0) return;
+  kernels_.softmax(shape_.kv_dtype, w.scores, stretch_ * key_block, w.visible,
+                   static_cast<int64_t>(n), rows(), scales_late() ? scale() : 1.0f, out.states,
+                   out.acc, stride(), ahead.take(softmax_share, 1));
+  std::array<kernels::WeighedBlock, kernels::stretch_blocks> stored;
+  KvDType type = shape_.kv_dtype;
+  const bool takes_stored = kernels_.takes_stored(shape_.kv_dtype);
+  for (size_t i = 0; i < n; ++i) {
+    const auto number = static_cast<int64_t>(i);
+    const kernels::Ahead next = ahead.take(accumulate_share, steps);
+    if (takes_stored) {
+      stored[i] = stored_values(seen[i], number, w, next, type);
+    } else {
+      accumulate_block(seen[i], w.block(number, stretch_, rows()), w, out, next);
+    }
+  }
+  if (takes_stored) {
+    kernels_.accumulate(std::span(stored.data(), n), rows(), type, shape_.v_head_dim, out.acc,
+                        stride());
+  }
+}
+
+/// Block i of a stretch, whose values the kernels take as they are stored, and the type that those
+/// are arranged as, the same for all.
+kernels::WeighedBlock Tile::stored_values(const SeenBlock& b, int64_t i, const Workspace& w,
+                                          kernels::Ahead ahead, KvDType& type) const {
+  const ScoreBlock weights = w.block(i, stretch_, rows());
+  const Operand v = load_values(kernels_, item_.kv, kv_head_, b.block, b.keys, shape_.v_head_dim,
+                                rows(), true, w.v + i * key_block * stride());
+  if (v.scales) kernels_.scale_keys(weights.scores, weights.row, weights.visible, rows(), v.scales);
+  type = v.type;
+  return {weights.scores, weights.row, weights.visible, v.words, b.keys, ahead};
+}
+
+/// Every row sees the same keys, and those in one piece.
+bool Tile::all_see(uint64_t any, const ScoreBlock& scores) const {
   const Range keys = range_of(any);
-  const bool alike =
-      std::popcount(any) == keys.end - keys.begin &&
-      std::all_of(w.visible, w.visible + rows(), [&](uint64_t seen) { return seen == any; });
-  const bool few = rows() <= decode_once_rows;
-  const Operand k = load_keys(kernels_, item_.kv, kv_head_, block, keys, shape_.head_dim, few, w.k);
-  kernels::Ahead next = values_ahead(item_.kv, kv_head_, block);  // asked for once
-  for_alike(alike, w, [&](int64_t r, int64_t n, Range seen) {
-    kernels_.score(query(w, r), n, shape_.head_dim, k.type, k.words, seen, w.scores + r * key_block,
-                   std::exchange(next, {}));
+  return std::popcount(any) == keys.end - keys.begin &&
+         std::all_of(scores.visible, scores.visible + rows(),
+                     [&](uint64_t seen) { return seen == any; });
+}
+
+void Tile::score_block(const SeenBlock& b, const ScoreBlock& scores, const Workspace& w,
+                       kernels::Ahead ahead) const {
+  const Operand k =
+      load_keys(kernels_, item_.kv, kv_head_, b.block, b.keys, shape_.head_dim, rows(), few(), w.k);
+  for_alike(b.alike, scores, [&](int64_t r, int64_t n, Range seen) {
+    kernels_.score(query(w, r), n, shape_.head_dim, k.type, k.words, seen,
+                   scores.scores + r * scores.row, scores.row, std::exchange(ahead, {}));
   });
-  if (k.scales) kernels_.scale_keys(w.scores, w.visible, rows(), k.scales);
-  cap_scores(w);
-  add_to_scores(block, w);
-  // What comes next is asked for at an even rate, between the products, too: memory must not rest.
-  next = keys_ahead(item_.kv, kv_head_, next_block);
-  kernels_.softmax(w.scores, w.visible, rows(), out.states, out.acc, stride(), next.take_part(8));
-  const Operand v =
-      load_values(kernels_, item_.kv, kv_head_, block, keys, shape_.v_head_dim, few && alike, w.v);
+  if (k.scales) kernels_.scale_keys(scores.scores, scores.row, scores.visible, rows(), k.scales);
+  cap_scores(scores);
+  add_to_scores(b.block, scores);
+}
+
+void Tile::accumulate_block(const SeenBlock& b, const ScoreBlock& weights, const Workspace& w,
+                            const Rows& out, kernels::Ahead ahead) const {
+  const Operand v = load_values(kernels_, item_.kv, kv_head_, b.block, b.keys, shape_.v_head_dim,
+                                rows(), few() && b.alike, w.v);
   if (v.scales) {
-    kernels_.scale_keys(w.scores, w.visible, rows(), v.scales);
-  } else if (!alike && !kernels_.takes_stored(v.type) && !finite(v, keys)) {
-    accumulate_one_by_one(keys, v, w, out);
+    kernels_.scale_keys(weights.scores, weights.row, weights.visible, rows(), v.scales);
+  } else if (!b.alike && !finite(v, b.keys)) {
+    accumulate_one_by_one(b.keys, v, weights, out);
     return;
   }
-  for_alike(alike, w, [&](int64_t r, int64_t n, Range seen) {
-    kernels_.accumulate(w.scores + r * key_block, w.visible + r, n, v.type, v.words, v.columns,
-                        seen, out.acc + r * stride(), stride(), std::exchange(next, {}));
+  for_alike(b.alike, weights, [&](int64_t r, int64_t n, Range seen) {
+    const kernels::WeighedBlock some{
+        weights.scores + r * weights.row, weights.row, weights.visible + r, v.words, seen,
+        std::exchange(ahead, {})};
+    kernels_.accumulate(std::span(&some, 1), n, v.type, v.columns, out.acc + r * stride(),
+                        stride());
   });
 }
 
@@ -105,7 +165,7 @@ bool Tile::finite(const Operand& v, Range keys) const {
 }
 
 template <typename Body>
-void Tile::for_alike(bool alike, const Workspace& w, const Body& body) const {
+void Tile::for_alike(bool alike, const ScoreBlock& w, const Body& body) const {
   for_rows_alike(w.visible, rows(), alike ? rows() : kernels_.edge_rows, body);
 }
 
@@ -147,29 +207,35 @@ void Tile::load_bias(int64_t row, int64_t block, float* out) const {
 }
 
 void Tile::cap_scores(const ScoreBlock& w) const {
-  if (options_.softcap > 0) kernels_.softcap(w.scores, rows() * key_block, options_.softcap);
+  if (options_.softcap <= 0) return;
+  for (int64_t r = 0; r < rows(); ++r) {
+    kernels_.softcap(w.scores + r * w.row, key_block, options_.softcap);
+  }
 }
 
 void Tile::add_to_scores(int64_t block, const ScoreBlock& w) const {
-  if (!options_.alibi.empty()) {
-    for (int64_t r = 0; r < rows(); ++r) {
+  for (int64_t r = 0; r < rows(); ++r) {
+    float* scores = w.scores + r * w.row;
+    if (!options_.alibi.empty()) {
       const int64_t ahead = shape_.q_start + token(r) - block * key_block;
-      kernels_.subtract_distance(w.scores + r * key_block, static_cast<float>(ahead),
+      kernels_.subtract_distance(scores, static_cast<float>(ahead),
                                  options_.alibi[static_cast<size_t>(head(r))]);
     }
+    if (item_.bias.data) kernels_.add(scores, w.bias + r * key_block, key_block);
   }
-  if (item_.bias.data) kernels_.add(w.scores, w.bias, rows() * key_block);
 }
 
 /// A weight of 0 takes a key out, unless its value is NaN or infinite: then rows that see different
 /// keys go one by one, each over its own.
-void Tile::accumulate_one_by_one(Range keys, const Operand& v, const Workspace& w,
+void Tile::accumulate_one_by_one(Range keys, const Operand& v, const ScoreBlock& w,
                                  const Rows& out) const {
   for (int64_t r = 0; r < rows(); ++r) {
     for (int32_t s = keys.begin; s < keys.end; ++s) {
       if ((w.visible[r] >> s & 1) == 0) continue;
-      kernels_.accumulate(w.scores + r * key_block, w.visible + r, 1, v.type, v.words, v.columns,
-                          {s, s + 1}, out.acc + r * stride(), stride(), {});
+      const kernels::WeighedBlock one{w.scores + r * w.row, w.row, w.visible + r, v.words,
+                                      {s, s + 1},           {}};
+      kernels_.accumulate(std::span(&one, 1), 1, v.type, v.columns, out.acc + r * stride(),
+                          stride());
     }
   }
 }

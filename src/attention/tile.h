@@ -52,12 +52,27 @@ class Tile {
   const std::byte* query(const Workspace& w, int64_t row) const {
     return w.queries + row * query_bytes_;
   }
-  void attend_block(int64_t block, int64_t next_block, const Workspace& w, const Rows& out) const;
+  /// A block of a stretch that some row sees.
+  struct SeenBlock {
+    int64_t block;
+    kernels::Range keys;  ///< all that any row sees
+    bool alike;           ///< every row sees all of them
+  };
+  void attend_stretch(int64_t first, const Workspace& w, const Rows& out) const;
+  void score_block(const SeenBlock& b, const ScoreBlock& scores, const Workspace& w,
+                   kernels::Ahead ahead) const;
+  void accumulate_block(const SeenBlock& b, const ScoreBlock& weights, const Workspace& w,
+                        const Rows& out, kernels::Ahead ahead) const;
+  kernels::WeighedBlock stored_values(const SeenBlock& b, int64_t i, const Workspace& w,
+                                      kernels::Ahead ahead, KvDType& type) const;
+  bool all_see(uint64_t any, const ScoreBlock& scores) const;
+  bool few() const;
+  bool scales_late() const;
   void load_bias(int64_t row, int64_t block, float* out) const;
   template <typename Body>
-  void for_alike(bool alike, const Workspace& w, const Body& body) const;
+  void for_alike(bool alike, const ScoreBlock& w, const Body& body) const;
   bool finite(const Operand& v, kernels::Range keys) const;
-  void accumulate_one_by_one(kernels::Range keys, const Operand& v, const Workspace& w,
+  void accumulate_one_by_one(kernels::Range keys, const Operand& v, const ScoreBlock& w,
                              const Rows& out) const;
   float normaliser(const kernels::RowState& state, int64_t head) const;
   void write(int64_t row, const float* values) const;
@@ -70,6 +85,7 @@ class Tile {
   int32_t kv_head_;
   int64_t first_head_, heads_;
   int64_t query_bytes_;
+  int64_t stretch_;  ///< blocks
   TileKeys keys_;
 };
 

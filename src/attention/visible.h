@@ -2,8 +2,10 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cstdint>
+#include <span>
 
 #include "attention/shape.h"
 
@@ -101,6 +103,24 @@ class TileKeys {
   int64_t kv_head_, t_begin_, t_end_;
   VisibleKeys runs_;
   VisibleKeys common_;  ///< of the runs, what every token sees; perhaps nothing
+};
+
+/// The blocks of one stretch that a tile's tokens may see.
+struct Stretch {
+  Stretch(const TileKeys& keys, int64_t first, int64_t n) : end(first + n) {
+    for (int64_t b = keys.next(first, end); b < end; b = keys.next(b + 1, end)) {
+      memory_[count_++] = b;
+    }
+    blocks = {memory_.data(), count_};
+  }
+  Stretch(const Stretch&) = delete;
+
+  int64_t end;  ///< behind its last block, seen or not
+  std::span<const int64_t> blocks;
+
+ private:
+  std::array<int64_t, kernels::stretch_blocks> memory_;
+  size_t count_ = 0;
 };
 
 /// Bit s is set where key `first` + s is among those keys.

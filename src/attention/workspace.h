@@ -32,19 +32,26 @@ inline Rows rows_at(float* memory, int64_t rows) {
 
 /// The scores of a tile's rows and one block of keys.
 struct ScoreBlock {
-  float* scores;      ///< [rows][key_block]
+  float* scores;  ///< [rows][key_block], rows `row` apart
+  int64_t row;
   float* bias;        ///< [rows][key_block]
   uint64_t* visible;  ///< [rows]: a bit for each key of the block
 };
 
-/// All sizes are those of the largest unit.
+/// All sizes are those of the largest unit, and of stretches of most blocks: scores are
+/// [rows][blocks][key_block], and what is visible is [blocks][rows].
 struct Workspace : ScoreBlock {
   float* q;            ///< [head_dim]: a query on its way to `queries`
   std::byte* queries;  ///< [rows], scaled, prepared for the cache
   float* k;            ///< [keys_scratch]
-  float* v;            ///< [key_block][row_stride]
+  float* v;            ///< [stretch_blocks][key_block][row_stride]
   Rows part;
   Rows total;
+
+  /// Block i of a stretch of so many blocks, of a unit of so many rows.
+  ScoreBlock block(int64_t i, int64_t blocks, int64_t rows) const {
+    return {scores + i * kernels::key_block, blocks * kernels::key_block, bias, visible + i * rows};
+  }
 
   /// query_bytes: of the largest prepared query.
   static int64_t floats(const PlanSize& s, int64_t query_bytes) {
@@ -65,10 +72,10 @@ struct Workspace : ScoreBlock {
     float* q = take(s.max_head_dim);
     float* queries = take(ceil_div(s.max_rows * query_bytes, static_cast<int64_t>(sizeof(float))));
     float* k = take(keys_scratch(s.max_head_dim));
-    float* v = take(kernels::key_block * row_stride(s.max_v_head_dim));
-    float* scores = take(s.max_rows * kernels::key_block);
+    float* v = take(kernels::stretch_blocks * kernels::key_block * row_stride(s.max_v_head_dim));
+    float* scores = take(s.max_rows * kernels::stretch_keys);
     float* bias = take(s.max_rows * kernels::key_block);
-    float* visible = take(s.max_rows * 2);
+    float* visible = take(kernels::stretch_blocks * s.max_rows * 2);
     float* part = take(partial_size(s.max_rows, s.max_v_head_dim));
     float* total = take(partial_size(s.max_rows, s.max_v_head_dim));
     if (w) {
@@ -77,6 +84,7 @@ struct Workspace : ScoreBlock {
       w->k = k;
       w->v = v;
       w->scores = scores;
+      w->row = kernels::key_block;
       w->bias = bias;
       w->visible = reinterpret_cast<uint64_t*>(visible);
       w->part = rows_at(part, s.max_rows);

@@ -10,20 +10,35 @@ namespace gqa::kernels {
 /// Spreads prefetching evenly over the steps of a loop.
 class AheadLines {
  public:
-  AheadLines(Ahead ahead, int64_t steps)
-      : next_(static_cast<const char*>(ahead.data)),
-        end_(next_ + ahead.bytes),
-        stride_(ahead.bytes == 0 ? 0 : ((ahead.bytes / 64 + steps - 1) / steps) * 64) {}
+  AheadLines() = default;
+  AheadLines(const Ahead& ahead, int64_t steps)
+      : next_(ahead.pieces[0].data),
+        end_(next_ + ahead.pieces[0].bytes),
+        later_(ahead.pieces[1].data),
+        later_end_(later_ + ahead.pieces[1].bytes) {
+    const int64_t lines = (ahead.pieces[0].bytes + ahead.pieces[1].bytes) / line;
+    stride_ = (lines + steps - 1) / steps * line;
+  }
+  /// Hardly anything where nothing is left: it is in the middle of products.
   [[gnu::always_inline]] void step() {
+    if (next_ == end_) return;
     const char* until = next_ + stride_;
     if (until > end_) until = end_;
-    for (; next_ < until; next_ += 64) __builtin_prefetch(next_);
+    for (; next_ < until; next_ += line) __builtin_prefetch(next_);
+    if (next_ == end_) {
+      next_ = later_;
+      end_ = later_end_;
+      later_ = later_end_;
+    }
   }
 
  private:
-  const char* next_;
-  const char* end_;
-  int64_t stride_;
+  static constexpr int64_t line = 64;
+  const char* next_ = nullptr;
+  const char* end_ = nullptr;
+  const char* later_ = nullptr;
+  const char* later_end_ = nullptr;
+  int64_t stride_ = 0;
 };
 
 }  // namespace gqa::kernels

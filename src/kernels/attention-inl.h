@@ -35,9 +35,13 @@ void SubtractDistance(float* scores, float ahead, float slope) {
   }
 }
 
-void ScaleKeys(float* x, const uint64_t* visible, int64_t rows, const float* scales) {
+int64_t StretchOf(KvDType) { return 1; }
+bool ScalesLate(KvDType) { return false; }
+
+void ScaleKeys(float* x, int64_t x_row, const uint64_t* visible, int64_t rows,
+               const float* scales) {
   const F32 d;
-  for (int64_t r = 0; r < rows; ++r, x += key_block) {
+  for (int64_t r = 0; r < rows; ++r, x += x_row) {
     for (int64_t i = 0; i < key_block; i += static_cast<int64_t>(hn::Lanes(d))) {
       const VF scaled = hn::Mul(hn::LoadU(d, scales + i), hn::LoadU(d, x + i));
       hn::StoreU(OrZero(d, visible[r], i, scaled), d, x + i);
@@ -68,18 +72,18 @@ uint64_t AboveMinusInfinity(const float* x) {
   return all;
 }
 
-/// Scores whose bit is not set become -inf; returns the largest.
-float MaskAndMax(float* scores, uint64_t visible) {
+/// Scores whose bit is not set become -inf; returns the largest of them and of `largest`, lane by
+/// lane.
+HWY_INLINE VF MaskAndMax(float* scores, uint64_t visible, VF largest) {
   const F32 d;
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
-  const VF masked = hn::Set(d, -std::numeric_limits<float>::infinity());
-  VF largest = masked;
   if (visible == ~uint64_t{0}) {
     for (int64_t i = 0; i < key_block; i += lanes) {
       largest = hn::Max(largest, hn::LoadU(d, scores + i));
     }
-    return hn::GetLane(hn::MaxOfLanes(d, largest));
+    return largest;
   }
+  const VF masked = hn::Set(d, -std::numeric_limits<float>::infinity());
   for (int64_t i = 0; i < key_block; i += lanes) {
     const uint64_t bits = visible >> i;
     uint8_t bytes[8];
@@ -88,7 +92,7 @@ float MaskAndMax(float* scores, uint64_t visible) {
     hn::StoreU(x, d, scores + i);
     largest = hn::Max(largest, x);
   }
-  return hn::GetLane(hn::MaxOfLanes(d, largest));
+  return largest;
 }
 
 /// Brings a row's state and accumulator up to a new maximum, if it is one.
@@ -100,40 +104,58 @@ HWY_INLINE void RaiseMax(float max, RowState& state, float* acc, int64_t v_strid
   state.max = max;
 }
 
-/// Scores of a row become weights; returns their sum.
-HWY_INLINE float Weigh(float* scores, float max) {
+/// Scores become weights, which are added to sum, lane by lane.
+HWY_INLINE VF Weigh(float* scores, VF offset, VF sum) {
   const F32 d;
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
-  // Nothing seen yet: subtracting 0 leaves the scores at -inf and their weights at 0.
-  const bool nothing = max == -std::numeric_limits<float>::infinity();
-  const VF offset = hn::Set(d, nothing ? 0.0f : max);
-  VF sum = hn::Zero(d);
   for (int64_t i = 0; i < key_block; i += lanes) {
     const VF weight = ExpNegative(d, hn::Sub(hn::LoadU(d, scores + i), offset));
     hn::StoreU(weight, d, scores + i);
     sum = hn::Add(sum, weight);
   }
-  return hn::GetLane(hn::SumOfLanes(d, sum));
+  return sum;
 }
 
-void Softmax(float* scores, const uint64_t* visible, int64_t rows, RowState* states, float* acc,
-             int64_t v_stride, Ahead next) {
+/// visible: of a row and the first block.
+HWY_INLINE bool SeesNothing(const uint64_t* visible, int64_t blocks, int64_t rows) {
+  uint64_t any = 0;
+  for (int64_t b = 0; b < blocks; ++b) any |= visible[b * rows];
+  return any == 0;
+}
+
+void Softmax(KvDType, float* scores, int64_t scores_row, const uint64_t* visible, int64_t blocks,
+             int64_t rows, float, RowState* states, float* acc, int64_t v_stride, Ahead next) {
+  const F32 d;
+  const float none = -std::numeric_limits<float>::infinity();
   AheadLines ahead(next, 2 * rows);
   // All maxima before all exponentials: the processor then works on several rows at a time, which
   // a row's way from the one to the other is too long for.
   for (int64_t r = 0; r < rows; ++r) {
     ahead.step();
-    if (visible[r] == 0) continue;
-    const float max = MaskAndMax(scores + r * key_block, visible[r]);
-    RaiseMax(max, states[r], acc + r * v_stride, v_stride);
+    if (SeesNothing(visible + r, blocks, rows)) continue;
+    VF largest = hn::Set(d, none);
+    for (int64_t b = 0; b < blocks; ++b) {
+      const uint64_t seen = visible[b * rows + r];
+      if (seen != 0) largest = MaskAndMax(scores + r * scores_row + b * key_block, seen, largest);
+    }
+    RaiseMax(hn::GetLane(hn::MaxOfLanes(d, largest)), states[r], acc + r * v_stride, v_stride);
   }
   for (int64_t r = 0; r < rows; ++r) {
     ahead.step();
-    float* row = scores + r * key_block;
-    if (visible[r] != 0) {
-      states[r].sum += Weigh(row, states[r].max);
-    } else {
-      std::memset(row, 0, key_block * sizeof(float));
+    // Nothing seen yet: subtracting 0 leaves the scores at -inf and their weights at 0.
+    const float max = states[r].max;
+    const VF offset = hn::Set(d, max == none ? 0.0f : max);
+    VF sum = hn::Zero(d);
+    for (int64_t b = 0; b < blocks; ++b) {
+      float* row = scores + r * scores_row + b * key_block;
+      if (visible[b * rows + r] != 0) {
+        sum = Weigh(row, offset, sum);
+      } else {
+        std::memset(row, 0, key_block * sizeof(float));
+      }
+    }
+    if (!SeesNothing(visible + r, blocks, rows)) {
+      states[r].sum += hn::GetLane(hn::SumOfLanes(d, sum));
     }
   }
 }

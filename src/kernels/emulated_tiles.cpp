@@ -146,6 +146,13 @@ void EmulatedTiles::round(const float* x, void* to) {
   std::memcpy(to, rounded, sizeof rounded);
 }
 
+void EmulatedTiles::round(__m512 low, __m512 high, void* to) {
+  float x[32];
+  _mm512_storeu_ps(x, low);
+  _mm512_storeu_ps(x + 16, high);
+  round(x, to);
+}
+
 }  // namespace gqa::kernels
 HWY_POP_ATTRIBUTES
 

@@ -1,6 +1,9 @@
 // Tiles in software: what Intel's manual (SDM, volume 2) says of the AMX instructions, to the bit.
 #pragma once
 
+#if defined(__x86_64__)
+
+#include "kernels/split_avx512.h"
 #include "kernels/tiles.h"
 
 namespace gqa::kernels {
@@ -32,6 +35,7 @@ class EmulatedTiles {
   }
   /// As VCVTNE2PS2BF16: what is subnormal becomes 0, NaN stays NaN.
   static void round(const float* x, void* to);
+  static void round(__m512 low, __m512 high, void* to);
 
  private:
   static void zero_tile(int tile);
@@ -42,3 +46,5 @@ class EmulatedTiles {
 };
 
 }  // namespace gqa::kernels
+
+#endif

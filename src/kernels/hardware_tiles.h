@@ -46,15 +46,17 @@ class HardwareTiles {
     asm volatile("tdpbssd %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(C), "i"(A), "i"(B));
   }
   static void round(const float* x, void* to);
+  static void round(__m512 low, __m512 high, void* to);
 };
 
 HWY_PUSH_ATTRIBUTES("avx512f,avx512bw,avx512dq,avx512vl,fma")
-inline void HardwareTiles::round(const float* x, void* to) {
-  const __m512 low = _mm512_loadu_ps(x);
-  const __m512 high = _mm512_loadu_ps(x + 16);
+inline void HardwareTiles::round(__m512 low, __m512 high, void* to) {
   __m512i rounded;
   asm("vcvtne2ps2bf16 %2, %1, %0" : "=v"(rounded) : "v"(high), "v"(low));
   _mm512_storeu_si512(to, rounded);
+}
+inline void HardwareTiles::round(const float* x, void* to) {
+  round(_mm512_loadu_ps(x), _mm512_loadu_ps(x + 16), to);
 }
 HWY_POP_ATTRIBUTES
 

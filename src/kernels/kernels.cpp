@@ -64,6 +64,8 @@ const Table* GetTable() {
       .query_bytes = QueryBytes,
       .prepare_query = PrepareQuery,
       .score = Score,
+      .stretch = StretchOf,
+      .scales_late = ScalesLate,
       .scale_keys = ScaleKeys,
       .softcap = Softcap,
       .subtract_distance = SubtractDistance,
@@ -106,11 +108,13 @@ struct Tables {
     };
 #if HWY_TARGETS & HWY_AVX3
     if (supported & HWY_AVX3) {
-      const Table& avx512 = *N_AVX3::GetTable();
-      for (const Table* better : {amx_table(avx512), vnni_table(avx512), &avx512}) {
+      const Table* avx512 = N_AVX3::GetTable();
+      const Table* vnni = vnni_table(*avx512);
+      const Table& vectors = vnni ? *vnni : *avx512;
+      for (const Table* better : {amx_table(vectors), vnni, avx512}) {
         if (better) list[count++] = better;
       }
-      if (const Table* amx = emulated_amx_table(avx512)) emulated[emulated_count++] = amx;
+      if (const Table* amx = emulated_amx_table(vectors)) emulated[emulated_count++] = amx;
     }
 #endif
 #if HWY_TARGETS & HWY_AVX2

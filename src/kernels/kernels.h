@@ -3,6 +3,7 @@
 // each.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <span>
 #include <string_view>
@@ -13,6 +14,9 @@ namespace gqa::kernels {
 
 /// Keys are worked on in blocks of this many, at absolute positions that are multiples of it.
 inline constexpr int64_t key_block = 64;
+/// Softmax takes one block at a time or this many, a stretch, at absolute positions likewise.
+inline constexpr int64_t stretch_blocks = 4;
+inline constexpr int64_t stretch_keys = stretch_blocks * key_block;
 /// Rows of values and accumulators are padded to a multiple of this many floats: a whole number of
 /// vectors of any instruction set.
 inline constexpr int64_t row_padding = 16;
@@ -43,18 +47,30 @@ struct Range {
   int32_t end = 0;
 };
 
-/// Memory that is wanted next, to be prefetched on the way; none where bytes is 0.
+/// Memory that is wanted next, to be prefetched on the way: up to two pieces of it, whole cache
+/// lines each.
 struct Ahead {
-  const void* data = nullptr;
-  int64_t bytes = 0;
+  struct Piece {
+    const char* data = nullptr;
+    int64_t bytes = 0;
+  };
+  std::array<Piece, 2> pieces = {};
+};
 
-  /// Takes whole cache lines off the front: about one of `parts` equal parts.
-  Ahead take_part(int64_t parts) {
-    const Ahead first{data, bytes / parts / 64 * 64};
-    data = static_cast<const char*>(data) + first.bytes;
-    bytes -= first.bytes;
-    return first;
-  }
+/// Words of a cache as the kernels want them, and the type that they are now.
+struct Arranged {
+  const void* words;
+  KvDType type;
+};
+
+/// Values of a key block, and the weights that rows give them.
+struct WeighedBlock {
+  const float* weights;     ///< [rows][key_block], as softmax leaves them
+  int64_t weights_row;      ///< from one row to the next
+  const uint64_t* visible;  ///< [rows]: a bit for each key
+  const void* v;            ///< words [key_block][v_head_dim]
+  Range keys;               ///< all that any row sees are among these
+  Ahead next;               ///< to be prefetched beside
 };
 
 /// Online softmax of one row: the largest score so far, and the sum of exp(score - max).
@@ -115,22 +131,31 @@ struct Table {
   /// not be unpacked to f32 first, but arranged.
   bool (*takes_stored)(KvDType t);
   /// Words [depth][columns] of a type that it takes so, in the order that score and accumulate
-  /// want: where they lie or, if that is not it, in scratch, aligned to a cache line: of keys
-  /// [64 * max(16, depth)] floats, of values [64 * columns], rounded up to row_padding.
-  const void* (*arrange)(KvDType t, const void* words, int64_t depth, int64_t columns,
-                         void* scratch);
+  /// want of so many rows, all that see some of the block: where they lie or, if that is not it, in
+  /// scratch, aligned to a cache line: of keys [64 * max(16, depth)] floats, of values
+  /// [64 * columns], rounded up to row_padding.
+  Arranged (*arrange)(KvDType t, const void* words, int64_t depth, int64_t columns, int64_t rows,
+                      void* scratch);
   /// Bytes of a prepared query, a whole number of cache lines if t is taken as stored.
   int64_t (*query_bytes)(KvDType t, int64_t head_dim);
   /// prepared [query_bytes] = scale * q [head_dim], for keys of a cache of type t.
   void (*prepare_query)(KvDType t, const float* q, int64_t head_dim, float scale, void* prepared);
-  /// scores [rows][key_block] = queries [rows] (prepared for t, or for a type that is not stored) *
-  /// k [head_dim][key_block], without scales, for keys [begin, end) and perhaps some beside them.
-  /// In f32 each score is one chain of multiply-adds over head_dim, whatever else is computed.
+  /// scores [rows][key_block], rows scores_row apart, = queries [rows] (prepared for t, or for a
+  /// type that is not stored) * k [head_dim][key_block], without scales, for keys [begin, end) and
+  /// perhaps some beside them. In f32 each score is one chain of multiply-adds over head_dim,
+  /// whatever else is computed.
   void (*score)(const void* queries, int64_t rows, int64_t head_dim, KvDType t, const void* k,
-                Range keys, float* scores, Ahead next);
-  /// x [rows][key_block] times scales [key_block]; 0 where the key's bit in the row's visible
-  /// [rows] is not set.
-  void (*scale_keys)(float* x, const uint64_t* visible, int64_t rows, const float* scales);
+                Range keys, float* scores, int64_t scores_row, Ahead next);
+  /// Blocks of a stretch, 1 or stretch_blocks: more spread what a row costs however few keys it
+  /// has, but all keys of a stretch are read before its values, and not what lies one behind the
+  /// other.
+  int64_t (*stretch)(KvDType t);
+  /// Whether scores of t, if nothing is done to them before softmax, are better scaled there.
+  bool (*scales_late)(KvDType t);
+  /// x [rows][key_block], rows x_row apart, times scales [key_block]; 0 where the key's bit in the
+  /// row's visible [rows] is not set.
+  void (*scale_keys)(float* x, int64_t x_row, const uint64_t* visible, int64_t rows,
+                     const float* scales);
   /// x [n] = cap * tanh(x / cap), n a multiple of key_block. Relative error of tanh at most 4 units
   /// in the last place.
   void (*softcap)(float* x, int64_t n, float cap);
@@ -140,19 +165,22 @@ struct Table {
   void (*add)(float* x, const float* y, int64_t n);
   /// Bit s is set where x[s] is not -inf, x [key_block].
   uint64_t (*above_minus_infinity)(const float* x);
-  /// Turns scores into weights exp(score - max), 0 for keys whose bit in the row's visible [rows]
-  /// is not set, and brings states and the rows of acc [rows][v_stride] up to the new maxima
-  /// (Milakov and Gimelshein 2018).
-  void (*softmax)(float* scores, const uint64_t* visible, int64_t rows, RowState* states,
-                  float* acc, int64_t v_stride, Ahead next);
-  /// acc [rows][acc_row] += weights [rows][key_block] * v [key_block][v_head_dim], without scales,
-  /// keys [begin, end) only; v_head_dim is a multiple of row_padding unless t is taken as stored.
-  /// In f32 each element is one chain of multiply-adds in ascending order, whatever `rows` is. If t
-  /// is taken as stored, values that are not finite count for rows that see them (a bit in the
-  /// row's visible [rows]); otherwise for all.
-  void (*accumulate)(const float* weights, const uint64_t* visible, int64_t rows, KvDType t,
-                     const void* v, int64_t v_head_dim, Range keys, float* acc, int64_t acc_row,
-                     Ahead next);
+  /// Turns scores [rows][blocks][key_block], rows scores_row apart, into weights for values of type
+  /// t: exp(scale * score - max), 0 for keys whose bit in visible [blocks][rows] is not
+  /// set. Brings states and the rows of acc [rows][v_stride] up to the new maxima (Milakov and
+  /// Gimelshein 2018). The scale is above 0, and 1 where scales_late() says no. A block that a row
+  /// sees nothing of changes none of the row's bits. Weights of a type that is not quantised but
+  /// taken as stored are of that type.
+  void (*softmax)(KvDType t, float* scores, int64_t scores_row, const uint64_t* visible,
+                  int64_t blocks, int64_t rows, float scale, RowState* states, float* acc,
+                  int64_t v_stride, Ahead next);
+  /// acc [rows][acc_row] += weights * v of each of at most stretch_blocks blocks, without scales;
+  /// v_head_dim is a multiple of row_padding unless t is taken as stored. In f32 each element is
+  /// one chain of multiply-adds in ascending order, whatever `rows` is, over the blocks' `keys`
+  /// alone. If t is taken as stored, values that are not finite count for rows that see them;
+  /// otherwise for all.
+  void (*accumulate)(std::span<const WeighedBlock> blocks, int64_t rows, KvDType t,
+                     int64_t v_head_dim, float* acc, int64_t acc_row);
   /// Gives back what score and accumulate have set up on this thread for their next calls.
   void (*end_run)();
   /// Merges a later partial result of one row into an earlier one.

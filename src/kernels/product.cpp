@@ -20,6 +20,8 @@ namespace gqa::kernels::HWY_NAMESPACE {
 // vectors of keys or values and a broadcast; with 16, 6 x 2 do.
 inline constexpr int kVectors = kManyRegisters ? 4 : 2;
 inline constexpr int kRows = few_rows;
+/// Elements of depth between two looks at what is to be prefetched: a multiple of those of a word.
+inline constexpr int kStep = 8;
 
 // Types of words: how many elements, and element E of each of a vector of words as f32.
 
@@ -150,9 +152,22 @@ HWY_INLINE void ProductTile(const float* a, const W& b, const Layout& l, int64_t
                 sum);
     k = (word + 1) * kElements;
   }
-  for (; k + kElements <= l.depth.end; k += kElements) {
+  const float* x = a + k;
+  int64_t word = k / kElements * l.columns + column;
+  while (k + kStep <= l.depth.end) {
     ahead.step();
-    TileStep<0>(a + k, l.a_row, 0, kElements, b, k / kElements * l.columns + column, sum);
+    HWY_UNROLL(2)
+    for (int i = 0; i < kStep; i += kElements) {
+      TileStep<0>(x, l.a_row, 0, kElements, b, word, sum);
+      x += kElements;
+      word += l.columns;
+    }
+    k += kStep;
+  }
+  for (; k + kElements <= l.depth.end; k += kElements) {
+    TileStep<0>(x, l.a_row, 0, kElements, b, word, sum);
+    x += kElements;
+    word += l.columns;
   }
   if (kElements > 1 && k < l.depth.end) {
     TileStep<0>(a + k, l.a_row, 0, l.depth.end - k, b, k / kElements * l.columns + column, sum);
@@ -188,11 +203,10 @@ HWY_INLINE void ProductRows(int64_t rows, const float* a, const W& b, const Layo
 template <class W>
 HWY_NOINLINE void Product(const float* a, int64_t rows, const W& b, const Layout& l, int64_t begin,
                           int64_t end, Ahead next) {
-  constexpr int64_t kElements = word_elements(W::kType);
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(F32()));
   const int64_t step = kVectors * lanes;
-  const int64_t words = (l.depth.end - l.depth.begin) / kElements;
-  AheadLines ahead(next, (words > 0 ? words : 1) * ((end - begin + step - 1) / step));
+  const int64_t looks = (l.depth.end - l.depth.begin) / kStep;
+  AheadLines ahead(next, (looks > 0 ? looks : 1) * ((end - begin + step - 1) / step));
   for (int64_t row = 0; row < rows; row += kRows) {
     const int64_t n = rows - row < kRows ? rows - row : kRows;
     const float* a_rows = a + row * l.a_row;
@@ -212,7 +226,9 @@ HWY_NOINLINE void Product(const float* a, int64_t rows, const W& b, const Layout
 }
 
 bool TakesStored(KvDType) { return false; }
-const void* Arrange(KvDType, const void* words, int64_t, int64_t, void*) { return words; }
+Arranged Arrange(KvDType t, const void* words, int64_t, int64_t, int64_t, void*) {
+  return {words, t};
+}
 void EndRun() {}
 
 /// As f32 rows.
@@ -226,14 +242,14 @@ void PrepareQuery(KvDType, const float* q, int64_t head_dim, float scale, void* 
 }
 
 void Score(const void* queries, int64_t rows, int64_t head_dim, KvDType t, const void* k,
-           Range keys, float* scores, Ahead next) {
+           Range keys, float* scores, int64_t scores_row, Ahead next) {
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(F32()));
   const Layout layout{
       .a_row = head_dim,
       .columns = key_block,
       .depth = {0, static_cast<int32_t>(head_dim)},
       .c = scores,
-      .c_row = key_block,
+      .c_row = scores_row,
       .add = false,
   };
   WithWords(t, k, [&](const auto& words) HWY_ATTR {
@@ -242,19 +258,21 @@ void Score(const void* queries, int64_t rows, int64_t head_dim, KvDType t, const
   });
 }
 
-void Accumulate(const float* weights, const uint64_t*, int64_t rows, KvDType t, const void* v,
-                int64_t v_head_dim, Range keys, float* acc, int64_t acc_row, Ahead next) {
-  const Layout layout{
-      .a_row = key_block,
-      .columns = v_head_dim,
-      .depth = keys,
-      .c = acc,
-      .c_row = acc_row,
-      .add = true,
-  };
-  WithWords(t, v, [&](const auto& words) HWY_ATTR {
-    Product(weights, rows, words, layout, 0, v_head_dim, next);
-  });
+void Accumulate(std::span<const WeighedBlock> blocks, int64_t rows, KvDType t, int64_t v_head_dim,
+                float* acc, int64_t acc_row) {
+  for (const WeighedBlock& block : blocks) {
+    const Layout layout{
+        .a_row = block.weights_row,
+        .columns = v_head_dim,
+        .depth = block.keys,
+        .c = acc,
+        .c_row = acc_row,
+        .add = true,
+    };
+    WithWords(t, block.v, [&](const auto& words) HWY_ATTR {
+      Product(block.weights, rows, words, layout, 0, v_head_dim, block.next);
+    });
+  }
 }
 
 /// One vector of columns at a time.

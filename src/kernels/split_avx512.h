@@ -15,8 +15,16 @@
 HWY_PUSH_ATTRIBUTES("avx512f,avx512bw,avx512dq,avx512vl,fma")
 namespace gqa::kernels {
 
-/// to [split_bytes(n)] = scale * x [n].
-void split(const float* x, int64_t n, float scale, std::byte* to);
+/// The largest magnitude of x [n]; NaN if there is one among them.
+float largest_magnitude(const float* x, int64_t n);
+/// to [split_bytes(n)] = scale * x [n], whose largest magnitude, or one above it, is given.
+void split(const float* x, int64_t n, float largest, float scale, std::byte* to);
+inline void split(const float* x, int64_t n, float scale, std::byte* to) {
+  split(x, n, largest_magnitude(x, n), scale, to);
+}
+/// Weights of `count` blocks, `from` and `to` of each, in steps of one size, so that their products
+/// can be added up before they are scaled.
+void split_weights(const float* const* from, int64_t count, std::byte* const* to);
 
 /// scale * (256 high + low), of exact sums of the pieces' products.
 [[gnu::always_inline]] inline __m512 combine(__m512i high, __m512i low, float scale) {

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <span>
 #include <type_traits>
 #include <utility>
 
@@ -33,10 +34,6 @@ struct Bf16Product {
   [[gnu::always_inline]] static void add() {
     Unit::template add_bf16<C, A, B>();
   }
-  /// 16 sums, times a scale.
-  [[gnu::always_inline]] static __m512 sums(const std::byte* c, int64_t, float scale) {
-    return _mm512_mul_ps(_mm512_loadu_ps(c), _mm512_set1_ps(scale));
-  }
   /// Rounds what is not bf16 yet; the scale is for the sums, which round later and in f32.
   static void prepare(const float* x, int64_t n, float scale, std::byte* to) {
     set_split_header(to, {scale, 0, 0});
@@ -62,9 +59,6 @@ struct Int8Product {
   template <int C, int A, int B>
   [[gnu::always_inline]] static void add() {
     Unit::template add_int8<C, A, B>();
-  }
-  [[gnu::always_inline]] static __m512 sums(const std::byte* c, int64_t piece_bytes, float scale) {
-    return combine(_mm512_loadu_si512(c), _mm512_loadu_si512(c + piece_bytes), scale);
   }
   static void prepare(const float* x, int64_t n, float scale, std::byte* to) {
     split(x, n, scale, to);
@@ -99,62 +93,90 @@ template <int n, typename F>
   all(std::make_integer_sequence<int, n>());
 }
 
-/// Sums of up to 16 rows and up to four tiles of columns, of every piece.
-template <class Unit, class P>
-class TileSums {
- public:
-  /// Tiles of columns that are worked on at a time: what four tiles of sums allow.
-  static constexpr int kMost = 4 / P::kPieces;
+/// Rows and the words that they meet. A row of tiles is 16 of them.
+struct TilePart {
+  const std::byte* rows;  ///< the first chunk of the first one
+  int64_t row_bytes;      ///< from one to the next
+  int64_t piece_bytes;    ///< from a piece to the next, of a row
+  TileWords words;
+  AheadLines ahead;
+};
 
-  /// Sums of rows [.][n], as many as shape_tiles() was told, times `tiles` of columns from `column`
-  /// on, at most kMost.
-  void multiply(const std::byte* rows, int64_t n, const TileWords& words, int64_t column,
-                int64_t tiles, AheadLines& ahead) {
-    multiply_up_to<kMost>(rows, n, words, column, tiles, ahead);
+/// Where sums go: rows of tiles.
+struct TileTarget {
+  std::byte* rows;
+  int64_t row_bytes;
+  int64_t piece_bytes;  ///< from the sums of a piece to those of the next
+};
+
+/// Multiplies in eight tiles: sums in the first four, one or two of rows, two of words in turns.
+template <class Unit, class P>
+class TileProduct {
+ public:
+  /// Of columns that are worked on at a time, for so many rows of tiles.
+  static constexpr int64_t most_tiles(int64_t tile_rows_at_once) {
+    return 4 / P::kPieces / tile_rows_at_once;
   }
-  /// 16 sums of a row, of tile j of columns, times a scale.
-  [[gnu::always_inline]] __m512 at(int64_t row, int64_t j, float scale) const {
-    return P::sums(sums_ + row * kRow + j * tile_row_bytes, tile_rows * kRow, scale);
+  /// Two where there are more rows than one has: words are then loaded half as often.
+  static constexpr int64_t most_tile_rows = P::kPieces == 1 ? 2 : 1;
+
+  /// Sums over parts of rows [.][n], of which there are as many as shape_tiles() was told, times
+  /// `tiles` of columns from `column` on, at most most_tiles().
+  static void multiply(std::span<TilePart> parts, int64_t n, int64_t rows, int64_t column,
+                       int64_t tiles, const TileTarget& to) {
+    if constexpr (most_tile_rows == 2) {
+      if (rows > tile_rows) return up_to<2, most_tiles(2)>(parts, n, column, tiles, to);
+    }
+    up_to<1, most_tiles(1)>(parts, n, column, tiles, to);
   }
 
  private:
-  static constexpr int64_t kRow = kMost * tile_row_bytes;
-
-  template <int V>
-  void multiply_up_to(const std::byte* rows, int64_t n, const TileWords& words, int64_t column,
-                      int64_t tiles, AheadLines& ahead) {
+  template <int T, int V>
+  static void up_to(std::span<TilePart> parts, int64_t n, int64_t column, int64_t tiles,
+                    const TileTarget& to) {
     if constexpr (V > 1) {
-      if (tiles < V) return multiply_up_to<V - 1>(rows, n, words, column, tiles, ahead);
+      if (tiles < V) return up_to<T, V - 1>(parts, n, column, tiles, to);
     }
-    multiply_tiles<V>(rows, n, words, column, ahead);
+    multiply_tiles<T, V>(parts, n, column, to);
   }
 
-  // Tiles 0 to 3 are sums, 4 and 5 a chunk of rows, 6 and 7 words, in turns.
-  template <int V>
-  void multiply_tiles(const std::byte* rows, int64_t n, const TileWords& words, int64_t column,
-                      AheadLines& ahead) {
-    unroll<P::kPieces * V>([](auto c) { Unit::template zero<c.value>(); });
-    for (int64_t chunk = 0; chunk < chunks<P>(n); ++chunk) {
-      const std::byte* a = rows + split_line + chunk * tile_row_bytes;
-      unroll<P::kPieces>([&](auto p) {
-        Unit::template load<4 + p.value>(a + p * chunks<P>(n) * tile_row_bytes, row_bytes<P>(n));
-      });
-      const std::byte* b = words.at(chunk, column);
-      unroll<V>([&](auto j) {
-        constexpr int sums = decltype(j)::value, tile = 6 + sums % 2;
-        ahead.step();
-        Unit::template load<tile>(b + j * tile_row_bytes, 4 * words.columns);
-        unroll<P::kPieces>(
-            [](auto p) { P::template add<p.value * V + sums, 4 + p.value, tile>(); });
-      });
+  /// T rows of tiles, V columns of them.
+  template <int T, int V>
+  static void multiply_tiles(std::span<TilePart> parts, int64_t n, int64_t column,
+                             const TileTarget& to) {
+    // Sums of one row of tiles, or piece, begin at a tile of their own: shapes depend on it.
+    constexpr int step_sums = static_cast<int>(most_tiles(T));
+    unroll<P::kPieces * T>([](auto i) {
+      unroll<V>([](auto j) { Unit::template zero<decltype(i)::value * step_sums + j.value>(); });
+    });
+    for (TilePart& part : parts) {
+      AheadLines ahead = part.ahead;
+      const int64_t words_row = 4 * part.words.columns;
+      for (int64_t chunk = 0; chunk < chunks<P>(n); ++chunk) {
+        const std::byte* a = part.rows + chunk * tile_row_bytes;
+        // Pieces of one row of tiles, or one piece of two.
+        const int64_t step = P::kPieces > 1 ? part.piece_bytes : tile_rows * part.row_bytes;
+        unroll<P::kPieces * T>(
+            [&](auto i) { Unit::template load<4 + i.value>(a + i.value * step, part.row_bytes); });
+        const std::byte* b = part.words.at(chunk, column);
+        unroll<V>([&](auto j) {
+          constexpr int sums = decltype(j)::value, tile = 6 + sums % 2;
+          ahead.step();
+          Unit::template load<tile>(b + j * tile_row_bytes, words_row);
+          unroll<P::kPieces * T>(
+              [](auto i) { P::template add<i.value * step_sums + sums, 4 + i.value, tile>(); });
+        });
+      }
+      part.ahead = ahead;
     }
-    unroll<P::kPieces * V>([&](auto c) {
-      std::byte* piece = sums_ + c / V * tile_rows * kRow;
-      Unit::template store<c.value>(piece + c % V * tile_row_bytes, kRow);
+    const int64_t step = P::kPieces > 1 ? to.piece_bytes : tile_rows * to.row_bytes;
+    unroll<P::kPieces * T>([&](auto i) {
+      unroll<V>([&](auto j) {
+        Unit::template store<decltype(i)::value * step_sums + j.value>(
+            to.rows + i * step + j * tile_row_bytes, to.row_bytes);
+      });
     });
   }
-
-  alignas(64) std::byte sums_[P::kPieces * tile_rows * kRow];
 };
 
 }  // namespace gqa::kernels

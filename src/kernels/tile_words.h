@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "core/half.h"
 #include "core/kv_words.h"
 #include "kernels/tile_products.h"
 
@@ -68,17 +69,19 @@ inline void copy_finite(const TileWords& words, int64_t rows, int64_t column, in
   }
 }
 
-/// acc [rows][acc_row] += weights [rows][key_block] * values, of those bf16 values of columns
-/// [begin, end) that are not finite and whose key's bit is set in the row's visible [rows].
-inline void add_not_finite(const float* weights, const uint64_t* visible, int64_t rows,
+/// acc [.][acc_row] += weights of bf16 * values, of rows [row, row + n) and those bf16 values of
+/// columns [begin, end) that are not finite and whose key a row sees.
+inline void add_not_finite(const WeighedBlock& block, int64_t row, int64_t n,
                            const TileWords& words, int64_t begin, int64_t end, float* acc,
                            int64_t acc_row) {
   for (int64_t s = 0; s < key_block; ++s) {
     for (int64_t c = begin; c < end; ++c) {
       const float value = load_packed(KvDType::bf16, words.data, words.columns, s, c);
       if (std::isfinite(value)) continue;
-      for (int64_t r = 0; r < rows; ++r) {
-        if (visible[r] >> s & 1) acc[r * acc_row + c] += weights[r * key_block + s] * value;
+      for (int64_t r = row; r < row + n; ++r) {
+        if ((block.visible[r] >> s & 1) == 0) continue;
+        const float weight = load_element(block.weights + r * block.weights_row, DType::bf16, s);
+        acc[r * acc_row + c] += weight * value;
       }
     }
   }

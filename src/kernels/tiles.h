@@ -9,7 +9,7 @@
 //   store<T>(rows, stride)         the other way
 //   add_bf16<C, A, B>()            C += A * B, of pairs of bf16, in f32
 //   add_int8<C, A, B>()            C += A * B, of fours of signed bytes, in 32 bits
-//   round(x, to)                   to [32] bf16 = x [32] f32, to nearest even
+//   round(x, to)                   to [32] bf16 = x [32] f32, to nearest even; or of two vectors
 //
 // Row k of B holds what a word of A meets: its columns are words of elements 2 k and 2 k + 1 of
 // bf16, 4 k to 4 k + 3 of int8, as a cache holds them (core/kv_words.h).

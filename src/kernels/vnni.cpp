@@ -3,12 +3,15 @@
 #if defined(__x86_64__)
 
 #include <algorithm>
+#include <array>
 #include <cstring>
+#include <span>
 
 #include "core/checked.h"
 #include "core/kv_words.h"
 #include "kernels/ahead.h"
 #include "kernels/split_avx512.h"
+#include "kernels/weighed_blocks.h"
 
 HWY_PUSH_ATTRIBUTES("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma")
 namespace gqa::kernels {
@@ -54,14 +57,20 @@ struct Words<KvDType::int4> {
   asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(unsigned_bytes), "v"(bytes));
 }
 
-/// C [rows][.] (+)= rows * words [.][columns], of words [begin, end).
+/// Split rows and the words that they meet.
+struct Part {
+  const std::byte* rows;
+  const int32_t* words;  ///< [.][columns]
+  int64_t begin, end;    ///< of the words
+  AheadLines ahead;
+};
+
+/// C [rows][.] (+)= sum over parts of rows * words [begin, end).
 struct Product {
-  const std::byte* rows;  ///< split rows
+  std::span<Part> parts;
   int64_t row_bytes;
   int64_t n;  ///< elements of a row
-  const int32_t* words;
   int64_t columns;
-  int64_t begin, end;
   float* c;
   int64_t c_row;
   bool add;
@@ -97,36 +106,47 @@ template <KvDType t, int kPart, int R, int V>
 /// V vectors of columns of R rows; the mask is of the last one's columns.
 template <KvDType t, int R, int V>
 [[gnu::always_inline]] inline void tile(const Product& p, int64_t row, int64_t column,
-                                        __mmask16 mask, AheadLines& ahead) {
-  const std::byte* rows = p.rows + row * p.row_bytes;
+                                        __mmask16 mask) {
   __m512i sums[2][R][V];
   HWY_UNROLL(4)
   for (int r = 0; r < R; ++r) {
     HWY_UNROLL(4)
     for (int j = 0; j < V; ++j) sums[0][r][j] = sums[1][r][j] = _mm512_setzero_si512();
   }
-  const int32_t* at = p.words + p.begin * p.columns + column;
   const int64_t columns = p.columns;
-  for (int64_t word = p.begin, end = p.end; word < end; ++word, at += columns) {
-    ahead.step();
-    __m512i bytes[V];
-    HWY_UNROLL(4)
-    for (int j = 0; j < V; ++j) {
-      const __mmask16 some = j == V - 1 ? mask : static_cast<__mmask16>(0xffff);
-      bytes[j] = Words<t>::unsigned_bytes(_mm512_maskz_loadu_epi32(some, at + 16 * j));
+  for (Part& part : p.parts) {
+    const std::byte* rows = part.rows + row * p.row_bytes;
+    const int32_t* at = part.words + part.begin * columns + column;
+    AheadLines ahead = part.ahead;
+    for (int64_t word = part.begin, end = part.end; word < end; ++word, at += columns) {
+      ahead.step();
+      __m512i bytes[V];
+      HWY_UNROLL(4)
+      for (int j = 0; j < V; ++j) {
+        const __mmask16 some = j == V - 1 ? mask : static_cast<__mmask16>(0xffff);
+        bytes[j] = Words<t>::unsigned_bytes(_mm512_maskz_loadu_epi32(some, at + 16 * j));
+      }
+      multiply<t, 0>(p, rows, word, bytes, sums);
     }
-    multiply<t, 0>(p, rows, word, bytes, sums);
+    part.ahead = ahead;
   }
   HWY_UNROLL(4)
   for (int r = 0; r < R; ++r) {
-    const SplitHeader header = split_header(rows + r * p.row_bytes);
-    const __m512i high_bias = _mm512_set1_epi32(Words<t>::kBias * header.high_sum);
-    const __m512i low_bias = _mm512_set1_epi32(Words<t>::kBias * header.low_sum);
+    int32_t high_sum = 0, low_sum = 0;
+    float scale = 0;  // that of all parts
+    for (const Part& part : p.parts) {
+      const SplitHeader header = split_header(part.rows + (row + r) * p.row_bytes);
+      high_sum += header.high_sum;
+      low_sum += header.low_sum;
+      scale = header.scale;
+    }
+    const __m512i high_bias = _mm512_set1_epi32(Words<t>::kBias * high_sum);
+    const __m512i low_bias = _mm512_set1_epi32(Words<t>::kBias * low_sum);
     float* c = p.c + (row + r) * p.c_row + column;
     HWY_UNROLL(4)
     for (int j = 0; j < V; ++j) {
       const __m512 both = combine(_mm512_sub_epi32(sums[0][r][j], high_bias),
-                                  _mm512_sub_epi32(sums[1][r][j], low_bias), header.scale);
+                                  _mm512_sub_epi32(sums[1][r][j], low_bias), scale);
       const __m512 sum = p.add ? _mm512_add_ps(_mm512_loadu_ps(c + 16 * j), both) : both;
       _mm512_storeu_ps(c + 16 * j, sum);
     }
@@ -136,43 +156,49 @@ template <KvDType t, int R, int V>
 constexpr int64_t tile_rows = 4;
 
 template <KvDType t, int V>
-void tile_of(int64_t n, const Product& p, int64_t row, int64_t column, __mmask16 mask,
-             AheadLines& ahead) {
+void tile_of(int64_t n, const Product& p, int64_t row, int64_t column, __mmask16 mask) {
   switch (n) {
     case 1:
-      return tile<t, 1, V>(p, row, column, mask, ahead);
+      return tile<t, 1, V>(p, row, column, mask);
     case 2:
-      return tile<t, 2, V>(p, row, column, mask, ahead);
+      return tile<t, 2, V>(p, row, column, mask);
     case 3:
-      return tile<t, 3, V>(p, row, column, mask, ahead);
+      return tile<t, 3, V>(p, row, column, mask);
     default:
-      return tile<t, 4, V>(p, row, column, mask, ahead);
+      return tile<t, 4, V>(p, row, column, mask);
   }
 }
 
+constexpr int64_t tile_columns = 32;
+
 /// Columns [begin, end) of `rows` rows.
 template <KvDType t>
-void multiply_rows(const Product& p, int64_t rows, int64_t begin, int64_t end, Ahead next) {
-  constexpr int64_t step = 32;
+void multiply_rows(const Product& p, int64_t rows, int64_t begin, int64_t end) {
   constexpr __mmask16 all = 0xffff;
-  AheadLines ahead(next, std::max<int64_t>(1, p.end - p.begin) * ceil_div(end - begin, step));
   for (int64_t row = 0; row < rows; row += tile_rows) {
     const int64_t n = std::min(tile_rows, rows - row);
     int64_t column = begin;
-    for (; column + step <= end; column += step) tile_of<t, 2>(n, p, row, column, all, ahead);
+    for (; column + tile_columns <= end; column += tile_columns) {
+      tile_of<t, 2>(n, p, row, column, all);
+    }
     for (; column < end; column += 16) {
       const int64_t left = std::min<int64_t>(16, p.columns - column);
-      tile_of<t, 1>(n, p, row, column, static_cast<__mmask16>(0xffff >> (16 - left)), ahead);
+      tile_of<t, 1>(n, p, row, column, static_cast<__mmask16>(0xffff >> (16 - left)));
     }
   }
 }
 
-void multiply(KvDType t, const Product& p, int64_t rows, int64_t begin, int64_t end, Ahead next) {
+void multiply(KvDType t, const Product& p, int64_t rows, int64_t begin, int64_t end) {
   if (t == KvDType::int8) {
-    multiply_rows<KvDType::int8>(p, rows, begin, end, next);
+    multiply_rows<KvDType::int8>(p, rows, begin, end);
   } else {
-    multiply_rows<KvDType::int4>(p, rows, begin, end, next);
+    multiply_rows<KvDType::int4>(p, rows, begin, end);
   }
+}
+
+/// Steps of prefetching beside one row tile.
+int64_t steps(int64_t words, int64_t columns) {
+  return std::max<int64_t>(1, words) * ceil_div(columns, tile_columns);
 }
 
 int64_t query_bytes(KvDType t, int64_t head_dim) {
@@ -185,49 +211,65 @@ void prepare_query(KvDType t, const float* q, int64_t head_dim, float scale, voi
 }
 
 void score(const void* queries, int64_t rows, int64_t head_dim, KvDType t, const void* k,
-           Range keys, float* scores, Ahead next) {
-  if (!is_quantised(t)) return avx512->score(queries, rows, head_dim, t, k, keys, scores, next);
+           Range keys, float* scores, int64_t scores_row, Ahead next) {
+  if (!is_quantised(t)) {
+    return avx512->score(queries, rows, head_dim, t, k, keys, scores, scores_row, next);
+  }
+  const int64_t words = ceil_div(head_dim, word_elements(t));
+  const int64_t begin = keys.begin / 16 * 16, end = round_up(int64_t{keys.end}, 16);
+  Part part{static_cast<const std::byte*>(queries), static_cast<const int32_t*>(k), 0, words,
+            AheadLines(next, steps(words, end - begin))};
   const Product p{
-      .rows = static_cast<const std::byte*>(queries),
+      .parts = std::span(&part, 1),
       .row_bytes = split_bytes(head_dim),
       .n = head_dim,
-      .words = static_cast<const int32_t*>(k),
       .columns = key_block,
-      .begin = 0,
-      .end = ceil_div(head_dim, word_elements(t)),
       .c = scores,
-      .c_row = key_block,
+      .c_row = scores_row,
       .add = false,
   };
-  multiply(t, p, rows, keys.begin / 16 * 16, round_up(int64_t{keys.end}, 16), next);
+  multiply(t, p, rows, begin, end);
 }
 
-void accumulate(const float* weights, const uint64_t* visible, int64_t rows, KvDType t,
-                const void* v, int64_t v_head_dim, Range keys, float* acc, int64_t acc_row,
-                Ahead next) {
-  if (!is_quantised(t)) {
-    return avx512->accumulate(weights, visible, rows, t, v, v_head_dim, keys, acc, acc_row, next);
-  }
-  alignas(64) std::byte split_rows[tile_rows * split_bytes(key_block)];
+void accumulate(std::span<const WeighedBlock> blocks, int64_t rows, KvDType t, int64_t v_head_dim,
+                float* acc, int64_t acc_row) {
+  if (!is_quantised(t)) return avx512->accumulate(blocks, rows, t, v_head_dim, acc, acc_row);
+  constexpr int64_t row_bytes = split_bytes(key_block);
+  alignas(64) std::byte split_rows[stretch_blocks][tile_rows * row_bytes];
   for (int64_t row = 0; row < rows; row += tile_rows) {
     const int64_t n = std::min(tile_rows, rows - row);
+    std::array<Part, stretch_blocks> parts;
+    std::array<const float*, stretch_blocks> weights;
+    std::array<std::byte*, stretch_blocks> split_to;
+    size_t count = 0;
+    for (const size_t i : SeenBlocks(blocks, row, n)) {
+      const WeighedBlock& block = blocks[i];
+      const int64_t begin = block.keys.begin / word_elements(t);
+      const int64_t end = ceil_div(int64_t{block.keys.end}, word_elements(t));
+      weights[count] = block.weights + row * block.weights_row;
+      split_to[count] = split_rows[i];
+      const Ahead next = row == 0 ? block.next : Ahead{};
+      parts[count++] = {split_rows[i], static_cast<const int32_t*>(block.v), begin, end,
+                        AheadLines(next, steps(end - begin, v_head_dim))};
+    }
+    if (count == 0) continue;
     for (int64_t r = 0; r < n; ++r) {
-      split(weights + (row + r) * key_block, key_block, 1.0f,
-            split_rows + r * split_bytes(key_block));
+      split_weights(weights.data(), static_cast<int64_t>(count), split_to.data());
+      for (size_t i = 0; i < count; ++i) {
+        weights[i] += blocks[0].weights_row;
+        split_to[i] += row_bytes;
+      }
     }
     const Product p{
-        .rows = split_rows,
-        .row_bytes = split_bytes(key_block),
+        .parts = std::span(parts.data(), count),
+        .row_bytes = row_bytes,
         .n = key_block,
-        .words = static_cast<const int32_t*>(v),
         .columns = v_head_dim,
-        .begin = keys.begin / word_elements(t),
-        .end = ceil_div(int64_t{keys.end}, word_elements(t)),
         .c = acc + row * acc_row,
         .c_row = acc_row,
         .add = true,
     };
-    multiply(t, p, n, 0, v_head_dim, row == 0 ? next : Ahead{});
+    multiply(t, p, n, 0, v_head_dim);
   }
 }
 

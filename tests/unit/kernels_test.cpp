@@ -169,7 +169,8 @@ TEST_P(Isa, ExponentialIsWithinTwoUnitsInTheLastPlace) {
     RowState state{-std::numeric_limits<float>::infinity(), 0};
     const uint64_t all = ~uint64_t{0};
     std::vector<float> acc(row_padding);
-    GetParam()->softmax(scores.data(), &all, 1, &state, acc.data(), row_padding, {});
+    GetParam()->softmax(KvDType::f32, scores.data(), key_block, &all, 1, 1, 1.0f, &state,
+                        acc.data(), row_padding, {});
     double sum = 0;
     for (size_t i = 0; i < in.size(); ++i) {
       const double exact = std::exp(static_cast<double>(in[i]));
@@ -190,7 +191,8 @@ TEST_P(Isa, SoftmaxGivesExactZerosWhereNothingIsSeenAndFarBelowTheMaximum) {
   RowState state{-std::numeric_limits<float>::infinity(), 0};
   const uint64_t visible = 0b1111'1111'0111'1111'1000;  // 3 to 19 but 11
   std::vector<float> acc(row_padding, 2.0f);
-  GetParam()->softmax(scores.data(), &visible, 1, &state, acc.data(), row_padding, {});
+  GetParam()->softmax(KvDType::f32, scores.data(), key_block, &visible, 1, 1, 1.0f, &state,
+                      acc.data(), row_padding, {});
   EXPECT_EQ(state.max, 500.0f);
   EXPECT_EQ(state.sum, 1.0f);
   for (int i = 0; i < key_block; ++i)

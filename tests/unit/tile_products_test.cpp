@@ -13,6 +13,17 @@
 namespace gqa::kernels {
 namespace {
 
+/// As softmax leaves them.
+std::vector<float> weights_of_one(KvDType t, int64_t rows) {
+  std::vector<float> weights(static_cast<size_t>(rows * stretch_keys), 1.0f);
+  if (t != KvDType::bf16) return weights;
+  const std::vector<uint16_t> ones(key_block, 0x3f80);
+  for (int64_t r = 0; r < rows; ++r) {
+    std::memcpy(&weights[static_cast<size_t>(r * stretch_keys)], ones.data(), key_block * 2);
+  }
+  return weights;
+}
+
 using Random = std::mt19937_64;
 
 class Tiles : public ::testing::Test {
@@ -72,16 +83,19 @@ TEST_F(Tiles, RowsAndBlocksAreReadToTheirEndAndNoFurther) {
       for (int64_t r = 0; r < rows; ++r) {
         table.prepare_query(t, q.data(), dim, 0.5f, queries.data() + r * query_bytes);
       }
-      const auto block = static_cast<size_t>(rows * key_block);
-      std::vector<float> scores(block), weights(block, 1.0f);
-      const void* keys = table.arrange(t, k.data(), dim, key_block, scratch.data());
-      table.score(queries.data(), rows, dim, t, keys, {0, key_block}, scores.data(), {});
+      const auto size = static_cast<size_t>(rows * key_block);
+      std::vector<float> scores(size);
+      const std::vector<float> weights = weights_of_one(t, rows);
+      const auto keys = table.arrange(t, k.data(), dim, key_block, rows, scratch.data());
+      table.score(queries.data(), rows, dim, keys.type, keys.words, {0, key_block}, scores.data(),
+                  key_block, {});
       const std::vector<uint64_t> visible(static_cast<size_t>(rows), ~uint64_t{0});
       const int64_t stride = (dim + 15) / 16 * 16;
       std::vector<float> acc(static_cast<size_t>(rows * stride), 1.0f);
-      const void* values = table.arrange(t, v.data(), key_block, dim, v_scratch.data());
-      table.accumulate(weights.data(), visible.data(), rows, t, values, dim, {0, key_block},
-                       acc.data(), stride, {});
+      const auto values = table.arrange(t, v.data(), key_block, dim, rows, v_scratch.data());
+      const WeighedBlock block{weights.data(), stretch_keys,   visible.data(),
+                               values.words,   {0, key_block}, {}};
+      table.accumulate(std::span(&block, 1), rows, values.type, dim, acc.data(), stride);
       table.end_run();
       // But for the scale of a row, which rounds.
       for (int64_t s = 0; s < key_block; ++s) {
@@ -129,7 +143,7 @@ TEST_F(Tiles, IntegerTilesGiveTheBitsOfVnni) {
       std::fill(k.end() - key_block * 4, k.end(), std::byte{0});
     }
     std::vector<float> q(static_cast<size_t>(rows * dim)),
-        weights(static_cast<size_t>(rows * key_block));
+        weights(static_cast<size_t>(rows * stretch_keys));
     for (float& x : q) x = normal(random_);
     for (float& w : weights) w = std::exp(-3 * std::abs(normal(random_)));
     const std::vector<uint64_t> visible(static_cast<size_t>(rows), ~uint64_t{0});
@@ -143,11 +157,13 @@ TEST_F(Tiles, IntegerTilesGiveTheBitsOfVnni) {
       std::vector<float> scratch(static_cast<size_t>(64 * (dim + 16)));
       std::vector<float> scores(static_cast<size_t>(rows * key_block));
       std::vector<float> acc(static_cast<size_t>(rows * acc_row), 0.25f);
-      const void* keys = table->arrange(t, k.data(), dim, key_block, scratch.data());
-      table->score(queries.data(), rows, dim, t, keys, {0, key_block}, scores.data(), {});
-      const void* values = table->arrange(t, v.data(), key_block, dim, scratch.data());
-      table->accumulate(weights.data(), visible.data(), rows, t, values, dim, {0, key_block},
-                        acc.data(), acc_row, {});
+      const auto keys = table->arrange(t, k.data(), dim, key_block, rows, scratch.data());
+      table->score(queries.data(), rows, dim, keys.type, keys.words, {0, key_block}, scores.data(),
+                   key_block, {});
+      const auto values = table->arrange(t, v.data(), key_block, dim, rows, scratch.data());
+      const WeighedBlock block{weights.data(), stretch_keys,   visible.data(),
+                               values.words,   {0, key_block}, {}};
+      table->accumulate(std::span(&block, 1), rows, values.type, dim, acc.data(), acc_row);
       table->end_run();
       results.push_back(scores);
       results.push_back(acc);

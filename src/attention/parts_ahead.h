@@ -1,0 +1,70 @@
+// What a cache holds next, to be asked for while other keys and values are worked on.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "attention/blocks.h"
+#include "attention/visible.h"
+
+namespace gqa {
+
+// Memory must not rest: each step of a stretch asks for its share of what a stretch reads, in
+// sixteenths of it: scoring all blocks, softmax, and accumulating all values.
+inline constexpr int64_t score_share = 8;
+inline constexpr int64_t softmax_share = 1;
+inline constexpr int64_t accumulate_share = 7;
+
+/// Goes through what is read from some parts ahead on: a stretch's keys, block by block, then its
+/// values, then the keys of the next.
+class PartsAhead {
+ public:
+  PartsAhead(const Kv& kv, int64_t kv_head, const TileKeys& keys, const Stretch& stretch)
+      : kv_(kv), kv_head_(kv_head), keys_(keys), stretch_(stretch) {}
+
+  /// `sixteenths` of what the stretch reads, over `steps`: what one of them asks for.
+  kernels::Ahead take(int64_t sixteenths, int64_t steps) {
+    // A stretch is two parts a block.
+    const auto n = static_cast<int64_t>(stretch_.blocks.size());
+    position_ += sixteenths * n * 2 * grains / (16 * steps);
+    kernels::Ahead ahead;
+    for (kernels::Ahead::Piece& piece : ahead.pieces) {
+      if (asked_ >= position_) break;
+      const int64_t part = asked_ / grains;
+      const int64_t end = std::min(position_, (part + 1) * grains);
+      piece = slice(part_at(part), asked_ - part * grains, end - part * grains);
+      asked_ = end;
+    }
+    return ahead;
+  }
+
+ private:
+  static constexpr int64_t grains = 16;  ///< of a part
+  static constexpr int64_t parts_ahead = 1;
+
+  kernels::Ahead::Piece part_at(int64_t i) const {
+    const auto n = static_cast<int64_t>(stretch_.blocks.size());
+    const auto block = [&](int64_t at) { return stretch_.blocks[static_cast<size_t>(at)]; };
+    if (i < n) return cached_part(kv_, kv_head_, block(i), true);
+    if (i < 2 * n) return cached_part(kv_, kv_head_, block(i - n), false);
+    return cached_part(kv_, kv_head_, keys_.after(stretch_.end + i - 2 * n), true);
+  }
+
+  /// Whole lines: the first one counts from the part's beginning.
+  static kernels::Ahead::Piece slice(const kernels::Ahead::Piece& part, int64_t begin,
+                                     int64_t end) {
+    constexpr int64_t line = 64;
+    const int64_t from = part.bytes * begin / grains / line * line;
+    const int64_t to = end == grains ? part.bytes : part.bytes * end / grains / line * line;
+    return {part.data + from, to - from};
+  }
+
+  const Kv& kv_;
+  int64_t kv_head_;
+  const TileKeys& keys_;
+  const Stretch& stretch_;
+  int64_t asked_ = parts_ahead * grains;
+  int64_t position_ = parts_ahead * grains;
+};
+
+}  // namespace gqa
