@@ -14,9 +14,10 @@ namespace {
 /// What multiplies integers of a few rows, and all that has no tiles.
 const Table* vectors = nullptr;
 
-/// Up to so many rows of integers are multiplied by vectors, which give the same bits: most of a
-/// tile's rows would be idle, and int4 would have to become int8 first.
-constexpr int64_t vector_rows(KvDType t) { return t == KvDType::int4 ? 8 : 4; }
+/// Up to so many rows of int4 are multiplied by vectors, which give the same bits: for tiles it
+/// would have to become int8 first. (int8 itself takes 1.3 times as long there, one thread and 4
+/// rows.)
+constexpr int64_t most_vector_rows = 8;
 
 /// The primitives of a unit of tiles, for caches of types that have tiles.
 template <class Unit>
@@ -50,7 +51,7 @@ class Tiled {
 
   static bool by_vectors(KvDType t, int64_t rows) {
     if (!has_tiles(t)) return true;
-    return is_quantised(t) && vectors->takes_stored(t) && rows <= vector_rows(t);
+    return t == KvDType::int4 && vectors->takes_stored(t) && rows <= most_vector_rows;
   }
 
   static Arranged arrange(KvDType t, const void* words, int64_t depth, int64_t columns,
@@ -75,8 +76,7 @@ class Tiled {
 
   static void score(const void* queries, int64_t rows, int64_t head_dim, KvDType t, const void* k,
                     Range keys, float* scores, int64_t scores_row, Ahead next) {
-    // Keys of int4 are still what they were only where vectors are to multiply them; those of int8
-    // lie alike for both.
+    // Keys are of int4 still only where vectors are to multiply them, however many rows see them.
     if (t == KvDType::int4 || by_vectors(t, rows)) {
       return vectors->score(queries, rows, head_dim, t, k, keys, scores, scores_row, next);
     }
