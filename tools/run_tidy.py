@@ -67,8 +67,9 @@ def cache():
     return folder
 
 
-def tidy(path, build):
-    command = [TIDY, "--quiet", "-p", str(build), str(path)]
+def tidy(path, build, gcc_headers):
+    # Behind all others, for omp.h, which clang brings along in a package of its own.
+    command = [TIDY, "--quiet", f"--extra-arg=-idirafter{gcc_headers}", "-p", str(build), str(path)]
     return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -86,11 +87,13 @@ def main():
             clean += 1
         else:
             work.append((path, stamp))
+    gcc = ["g++", "-print-file-name=include"]
+    gcc_headers = subprocess.run(gcc, stdout=subprocess.PIPE, check=True, text=True).stdout.strip()
     failed = 0
     if work:
         print(f"clang-tidy: {len(work)} files to check, {clean} known to be clean", file=sys.stderr)
     with concurrent.futures.ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        results = pool.map(lambda item: tidy(item[0], build), work)
+        results = pool.map(lambda item: tidy(item[0], build, gcc_headers), work)
         for (path, stamp), result in zip(work, results):
             if result.returncode == 0:
                 stamp.touch()
