@@ -14,6 +14,7 @@ namespace gqa {
 inline constexpr int64_t score_share = 8;
 inline constexpr int64_t softmax_share = 1;
 inline constexpr int64_t accumulate_share = 7;
+static_assert(score_share + softmax_share + accumulate_share == 16);
 
 /// Goes through what is read from some parts ahead on: a stretch's keys, block by block, then its
 /// values, then the keys of the next.

@@ -7,7 +7,6 @@
 #include <vector>
 
 #include "bench/random_floats.h"
-#include "bench/sgemm.h"
 #include "core/fail.h"
 
 namespace gqa::bench {

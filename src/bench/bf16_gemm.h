@@ -4,15 +4,16 @@
 #include <cstdint>
 #include <memory>
 
+#include "bench/sgemm.h"
 #include "core/thread_pool.h"
 
 namespace gqa::bench {
 
-/// c = a b, all 2048 x 2048 bf16 with sums in f32, by oneDNN, b in the layout that it likes best.
+/// c = a b, of the size of Sgemm, bf16 with sums in f32, by oneDNN, b in the layout that it likes
+/// best.
 class Bf16Gemm {
  public:
-  static constexpr int64_t size = 2048;
-  static constexpr double flop = 2.0 * size * size * size;
+  static constexpr int64_t size = Sgemm::size;
 
   /// Throws Error (resources) where oneDNN has no bf16 for this processor.
   explicit Bf16Gemm(int threads);

@@ -38,10 +38,7 @@ class Ceilings {
     return giga_per_s(static_cast<double>(total_bytes(pieces_)), read_time_);
   }
   /// Of SGEMM, or of the bf16 GEMM.
-  double gflop_per_s() const {
-    static_assert(Sgemm::flop == Bf16Gemm::flop);
-    return giga_per_s(Sgemm::flop, gemm_time_);
-  }
+  double gflop_per_s() const { return giga_per_s(Sgemm::flop, gemm_time_); }
   double peak_gflop_per_s() const { return giga_per_s(peak_operations_, peak_time_); }
 
  private:

@@ -77,7 +77,7 @@ class Tiled {
   static void score(const void* queries, int64_t rows, int64_t head_dim, KvDType t, const void* k,
                     Range keys, float* scores, int64_t scores_row, Ahead next) {
     // Keys are of int4 still only where vectors are to multiply them, however many rows see them.
-    if (t == KvDType::int4 || by_vectors(t, rows)) {
+    if (t == KvDType::int4 || !has_tiles(t)) {
       return vectors->score(queries, rows, head_dim, t, k, keys, scores, scores_row, next);
     }
     const auto* q = static_cast<const std::byte*>(queries);

@@ -170,7 +170,7 @@ void accumulate_integers(std::span<const WeighedBlock> blocks, int64_t rows, int
   }
 }
 
-/// Sums of bf16 of up to 32 rows and some columns, which begin at `column`.
+/// Sums of bf16 of up to 32 rows and some columns, over the keys of a stretch.
 template <class Unit>
 class Bf16Sums {
  public:

@@ -120,7 +120,7 @@ class TileProduct {
   /// Two where there are more rows than one has: words are then loaded half as often.
   static constexpr int64_t most_tile_rows = P::kPieces == 1 ? 2 : 1;
 
-  /// Sums over parts of rows [.][n], of which there are as many as shape_tiles() was told, times
+  /// Sums over parts of rows [.][n], of which there are as many as Shaped::by() was told, times
   /// `tiles` of columns from `column` on, at most most_tiles().
   static void multiply(std::span<TilePart> parts, int64_t n, int64_t rows, int64_t column,
                        int64_t tiles, const TileTarget& to) {
