@@ -34,7 +34,7 @@ class Attention(Setting):
         texts["judged"].write_text(beginning(texts["held-out"].read_text("utf-8"), attention_cells.TEXT_BYTES), "utf-8")
         super().__init__(gqa, {name: texts[name] for name in ("calibration", "judged")})
         self.models = experiment_cells.find_models(root, data)
-        head_dims = {model.name: json.loads(run_child([gqa, "inspect", model.path, "--json", "--quiet"])[0])["head_dim"]
+        head_dims = {model.name: json.loads(run_child([gqa, "inspect", model.path, "--json", "--quiet"]).output)["head_dim"]
                      for model in self.models}
         self.cells = attention_cells.all_cells(self.models, head_dims, self.doctor["threads"])
         self.directed = {}  # model: a copy with directions of keys, or why there is none
@@ -91,7 +91,7 @@ class Attention(Setting):
         identity, start = self.identity(cell), time.monotonic()
         record = {**self.about(), "key": key_of(identity), **identity, "family": cell.family}
         try:
-            output = run_child(self.command(cell))[0]
+            output = run_child(self.command(cell)).output
             record |= figures(cell, json.loads(output))
         except (Failed, ValueError, KeyError) as failed:
             record["error"] = str(failed) if isinstance(failed, Failed) else f"{type(failed).__name__}: {failed}"

@@ -60,15 +60,15 @@ class Conversion(Setting):
             model = cell.model.path
             against = []
             if cell.method:
-                _, seconds, peak = self.convert(cell, out)
-                record |= {"seconds": seconds, "peak_bytes": peak}
+                run = self.convert(cell, out)
+                record |= {"seconds": run.seconds, "cpu_seconds": run.cpu_seconds, "peak_bytes": run.peak_bytes}
                 model, against = out, ["--against", cell.model.path]
                 grouped = json.loads((out / "gqa_recipe.json").read_text("utf-8"))["options"].get("grouping")
                 if grouped not in (None, cell.grouping):
                     raise Failed(f"grouped by {grouped}, expected {cell.grouping}")
-            shape = json.loads(run_child([self.gqa, "inspect", model, "--json", "--quiet"])[0])
+            shape = json.loads(run_child([self.gqa, "inspect", model, "--json", "--quiet"]).output)
             found = json.loads(run_child(
-                [self.gqa, "eval", model, "--text", self.texts["held-out"], *against, "--json", "--quiet"])[0])
+                [self.gqa, "eval", model, "--text", self.texts["held-out"], *against, "--json", "--quiet"]).output)
             record |= {"kv_bytes": shape["kv_bytes_per_token"], "ppl": found["ppl"], "nll": found["nll"],
                        "kl": found.get("kl"), "top1": found.get("top1_agreement"), "tokens": found["tokens"],
                        "context": found["context"]}

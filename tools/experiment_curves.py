@@ -42,14 +42,14 @@ def time_plot(found):
     curves = []
     for row in found.rows():
         methods = [method.key for method in FEWER_STEPS] + ["text-only"]
-        points = [(found.median(row, method, DEFAULT_GROUPING, "seconds"), loss(found, row, method))
+        points = [(found.median(row, method, DEFAULT_GROUPING, "cpu_seconds"), loss(found, row, method))
                   for method in methods if loss(found, row, method) is not None]
         if len(points) > 1:
             curves.append((name_of(row), points))
     if not curves:
         return None
     ticks = [(m * 10.0 ** e, f"{m * 10.0 ** e:g} s") for m in (1, 3, 2, 5) for e in range(-1, 4)]
-    return draw("What refining gains with time", "time of the whole conversion", ticks, curves)
+    return draw("What refining gains with time", "processor time of the whole conversion, all threads", ticks, curves)
 
 
 def length_plot(found):

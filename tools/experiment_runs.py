@@ -8,6 +8,7 @@ import re
 import subprocess
 import tempfile
 import time
+from typing import NamedTuple
 
 from experiment_cells import sha256, weights_sha256
 
@@ -16,8 +17,15 @@ class Failed(Exception):
     """What the program said when it failed."""
 
 
+class Run(NamedTuple):
+    """What a program that succeeded wrote to standard output, and what it took."""
+    output: bytes
+    seconds: float
+    cpu_seconds: float  # of all threads; says more than the clock where other programs run
+    peak_bytes: int  # resident
+
+
 def run_child(command):
-    """Standard output, wall seconds and peak resident bytes of a program that succeeds."""
     start = time.monotonic()
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors:
         child = subprocess.Popen(list(map(str, command)), stdin=subprocess.DEVNULL, stdout=out, stderr=errors)
@@ -36,7 +44,7 @@ def run_child(command):
             said = lines[-1].removeprefix("gqa: error: ") if lines else "no message"
             said = re.sub(r" \(see gqa [a-z ]+ --help\)$", "", said)
             raise Failed(f"{said} (exit {child.returncode})")
-        return out.read(), seconds, usage.ru_maxrss * 1024
+        return Run(out.read(), seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
 
 
 class Setting:
@@ -44,7 +52,7 @@ class Setting:
 
     def __init__(self, gqa, texts):
         self.gqa, self.texts = gqa, texts
-        self.doctor = json.loads(run_child([gqa, "doctor", "--json"])[0])
+        self.doctor = json.loads(run_child([gqa, "doctor", "--json"]).output)
         self.program = sha256(gqa)
         self.text_hashes = {name: sha256(path) for name, path in texts.items()}
         self.model_hashes = {}

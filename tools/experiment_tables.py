@@ -119,13 +119,13 @@ def grouping_table(found):
 
 
 def time_table(found):
-    """Perplexity after so many steps, text only, and how long the conversion took."""
+    """Perplexity after so many steps, text only, and the processor time of the conversion."""
     methods = {method.key: method.key.removeprefix("steps-") for method in FEWER_STEPS} | {"text-only": "600"}
     rows = []
     for row in found.rows():
         cells = []
         for method in methods:
-            value, seconds = (found.median(row, method, DEFAULT_GROUPING, field) for field in ("ppl", "seconds"))
+            value, seconds = (found.median(row, method, DEFAULT_GROUPING, field) for field in ("ppl", "cpu_seconds"))
             cells.append(UNKNOWN if value is None else f"{ppl(value)} ({duration(seconds)})")
         rows.append([row_name(row), *cells])
     return markdown(["steps", *methods.values()], rows)
@@ -149,13 +149,13 @@ def learned_table(found):
     for row in found.rows():
         if row[1] == 1:
             continue
-        seconds = [found.median(row, TEXT_ONLY.key, grouping, "seconds") for grouping in REFINED_GROUPINGS]
+        seconds = [found.median(row, TEXT_ONLY.key, grouping, "cpu_seconds") for grouping in REFINED_GROUPINGS]
         rows.append([row_name(row),
                      *ppl_cells([found.median(row, TEXT_ONLY.key, grouping) for grouping in REFINED_GROUPINGS]),
                      *(UNKNOWN if s is None else duration(s) for s in seconds)])
     names = ["neighbours" if grouping == "neighbour" else "by price" if grouping == "similarity" else grouping
              for grouping in REFINED_GROUPINGS]
-    return markdown(["KV heads", *names, *(f"{name}, time" for name in names)], rows)
+    return markdown(["KV heads", *names, *(f"{name}, processor time" for name in names)], rows)
 
 
 def published_table(found):
@@ -185,7 +185,7 @@ def cost_table(found):
     for name, method, grouping in methods:
         cells, peaks = [], []
         for row in found.rows():
-            seconds = found.median(row, method, grouping, "seconds")
+            seconds = found.median(row, method, grouping, "cpu_seconds")
             peaks += found.values(row, method, grouping, "peak_bytes")
             cells.append(UNKNOWN if seconds is None else f"{seconds:.2f} s" if seconds < 10 else duration(seconds))
         rows.append([name, *cells, f"{max(peaks) / 1e6:.0f} MB" if peaks else UNKNOWN])
@@ -223,9 +223,9 @@ def report(found):
         "The default, by the text that it is given:",
         text_table(found),
         "### Quality against time and text",
-        "By the number of steps, with text only; in brackets the time of the whole conversion:",
+        "By the number of steps, with text only; in brackets the processor time of the whole conversion:",
         time_table(found),
-        curve(found, "text-only", "nats lost against the time of a conversion", "conversion-time.svg"),
+        curve(found, "text-only", "nats lost against the processor time of a conversion", "conversion-time.svg"),
         "By the length and kind of the text, 600 steps, without sampled text:",
         length_table(found),
         curve(found, method_of_length(LENGTHS[0], "calibration"), "nats lost against the length of the text", "conversion-length.svg"),
@@ -234,6 +234,7 @@ def report(found):
         "### How much results scatter",
         seed_table(found),
         "### Time and memory of a conversion",
+        "Processor time, all threads together: two threads take a little more than half of it.",
         cost_table(found),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
