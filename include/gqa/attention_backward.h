@@ -28,8 +28,12 @@ struct AttendBackwardItem {
 ///   dv = P^T d_out, summed over the group's query heads; dP = d_out v^T; dS = P (dP - D);
 ///   dbias = dS; through the soft cap dS (1 - tanh^2); dq = scale dS k; dk = scale dS^T q, summed
 ///   over the group; d sink = -sum over tokens of the sink's weight * D.
-/// Arithmetic is f32 whatever the types; all masks, group and head sizes of attend(). A row that
-/// sees no key has gradients of 0. Bit-identical for any number of threads and any batch mix.
+/// All masks, group and head sizes of attend(). A row that sees no key has gradients of 0.
+/// Bit-identical for any number of threads and any batch mix.
+///
+/// Arithmetic is f32 whatever the types, but for one case: where the machine multiplies tiles of
+/// bf16 (AMX) and q, k, v and d_out are all bf16, so are the operands of the five products, P and
+/// dS rounded to it. Sums, and all that lies between the products, are f32 there, too.
 ///
 /// dsinks: [q_heads], of options.sinks, summed over the batch; empty: not wanted.
 ///

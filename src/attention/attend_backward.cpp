@@ -36,7 +36,7 @@ void attend_backward(Context& context, std::span<const AttendBackwardItem> batch
   const BackwardJob job{batch, {shapes, batch.size()}, options};
   check_dsinks(job.shapes, options, dsinks);
   auto* heads = impl.scratch<BackwardHead>(Scratch::backward_heads, count);
-  BackwardSize size = plan_heads(job, heads);
+  BackwardSize size = plan_heads(*impl.kernels, job, heads);
   const std::span<const BackwardHead> all{heads, static_cast<size_t>(size.heads)};
   size.units = plan_units(job, nullptr);
   auto* units = impl.scratch<BackwardUnit>(Scratch::backward_units, size.units);

@@ -4,12 +4,10 @@
 #include <array>
 #include <cstdint>
 
-#include "attention/blocks.h"
-#include "attention/plan.h"
+#include "attention/backward_keys.h"
+#include "attention/backward_paired_chunk.h"
 
 namespace gqa {
-
-struct AttendBackwardItem;
 
 /// Memory for a chunk of `keys` keys, a multiple of key_block.
 struct ChunkMemory {
@@ -19,6 +17,7 @@ struct ChunkMemory {
   float* dk;         ///< [keys][row_stride(head_dim)]
   float* dv;         ///< [keys][row_stride(v_head_dim)]
   float* rows;       ///< [transpose_rows][row_stride(v_head_dim)]
+  PairedKeys paired;
 };
 
 /// One block of them.
@@ -33,27 +32,31 @@ struct ChunkBlock {
 
 class BackwardChunk {
  public:
+  /// scale: what queries are multiplied by.
   BackwardChunk(const kernels::Table& kernels, const AttendBackwardItem& item,
-                const ItemShape& shape, int64_t kv_head, int64_t chunk, const ChunkMemory& memory);
+                const ItemShape& shape, int64_t kv_head, int64_t chunk, float scale,
+                const ChunkMemory& memory);
 
   /// Loads it the first time; its gradients are then 0.
   ChunkBlock block(int64_t block);
+  /// The same for products of bf16. Gradients are the sums of both.
+  PairedBlock paired_block(int64_t block) { return paired_.block(block - keys_.first_block()); }
   /// Writes dk and dv of all keys, 0 for blocks that nobody asked for.
-  void write() const;
+  void write();
 
  private:
   void load(int64_t i);
-  void write_rows(const AnyMutView<4>& to, float* rows, int64_t stride) const;
-  /// The sequence's keys among those of block i of the chunk.
-  kernels::Range keys(int64_t i) const;
+  void clear(int64_t i);
+  void write_rows(const AnyMutView<4>& to, const float* rows, int64_t stride) const;
 
   const kernels::Table& kernels_;
   const AttendBackwardItem& item_;
-  const StridedKv& kv_;
   const ItemShape& shape_;
-  int64_t kv_head_, first_block_;
   int64_t k_stride_, v_stride_;
+  float scale_;
   ChunkMemory memory_;
+  ChunkKeys keys_;
+  PairedChunk paired_;
   std::array<uint64_t, chunk_blocks> odd_keys_{};
   std::array<bool, chunk_blocks> loaded_{};
 };

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "attention/backward_bias.h"
+#include "attention/backward_pairs.h"
 #include "core/fail.h"
 
 namespace gqa {
@@ -24,7 +25,8 @@ bool sums_in_place(const AnyMutView<3>& dq) { return dq.dtype == DType::f32 && d
 
 }  // namespace
 
-BackwardSize plan_heads(const BackwardJob& job, BackwardHead* heads) {
+BackwardSize plan_heads(const kernels::Table& kernels, const BackwardJob& job,
+                        BackwardHead* heads) {
   BackwardSize size;
   for (size_t i = 0; i < job.shapes.size(); ++i) {
     const ItemShape& shape = job.shapes[i];
@@ -51,6 +53,7 @@ BackwardSize plan_heads(const BackwardJob& job, BackwardHead* heads) {
     size.dbias_floats = counted(checked_add(size.dbias_floats, dbias));
     size.max_keys =
         std::max(size.max_keys, std::min(chunk_keys, round_up(shape.keys.len, kernels::key_block)));
+    size.pairs = size.pairs || takes_pairs(kernels, item);
     size.max_head_dim = std::max(size.max_head_dim, shape.head_dim);
     size.max_v_head_dim = std::max(size.max_v_head_dim, shape.v_head_dim);
     size.multiply_adds += static_cast<double>(shape.q_len) * static_cast<double>(shape.q_heads) *

@@ -49,11 +49,12 @@ struct BackwardSize {
   int64_t max_keys = 0;  ///< of a chunk
   int64_t max_head_dim = 0;
   int64_t max_v_head_dim = 0;
+  bool pairs = false;        ///< some item takes_pairs()
   double multiply_adds = 0;  ///< at most
 };
 
 /// Writes heads, as many as all items have KV heads.
-BackwardSize plan_heads(const BackwardJob& job, BackwardHead* heads);
+BackwardSize plan_heads(const kernels::Table& kernels, const BackwardJob& job, BackwardHead* heads);
 /// Counts units and, where the pointer is not null, writes them.
 int64_t plan_units(const BackwardJob& job, BackwardUnit* units);
 

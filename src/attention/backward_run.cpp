@@ -140,6 +140,7 @@ void BackwardRun::units(std::span<const BackwardUnit> units) {
   std::atomic<size_t> next{0};
   loop(std::ssize(units), [&](int64_t, int thread) {
     run_unit(units[next.fetch_add(1, std::memory_order_relaxed)], workspace(thread));
+    kernels_.end_run();
   });
 }
 
@@ -154,7 +155,8 @@ void BackwardRun::run_unit(const BackwardUnit& unit, const BackwardWorkspace& w)
 void BackwardRun::run_chunk(const BackwardHead& head, int64_t chunk, const BackwardWorkspace& w) {
   const AttendBackwardItem& own = item(head);
   if (!own.dq.data && !own.dk.data && !own.dv.data && !own.dbias.data) return;
-  BackwardChunk keys(kernels_, own, shape(head), head.kv_head, chunk, w.chunk);
+  const float scale = score_scale(job_.options, shape(head));
+  BackwardChunk keys(kernels_, own, shape(head), head.kv_head, chunk, scale, w.chunk);
   std::optional<BiasSums> dbias;
   if (own.dbias.data) dbias.emplace(bias_of(head));
   // The last tile first: under a causal mask it sees all chunks, so that none has to wait for long.
@@ -166,7 +168,7 @@ void BackwardRun::run_chunk(const BackwardHead& head, int64_t chunk, const Backw
 
 void BackwardRun::run_tile(const BackwardHead& head, int64_t tile, int64_t chunk,
                            BackwardChunk& keys, const BiasSums* dbias, const BackwardWorkspace& w) {
-  const BackwardTile rows(kernels_, job_, head, tile, terms_);
+  BackwardTile rows(kernels_, job_, head, tile, terms_);
   if (!rows.sees(chunk)) return;
   rows.load(w);
   rows.work(chunk, keys, dbias, w);

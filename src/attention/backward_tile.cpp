@@ -63,7 +63,7 @@ int64_t BackwardTile::seen_after(int64_t chunk) const {
   return -1;
 }
 
-void BackwardTile::load(const BackwardWorkspace& w) const {
+void BackwardTile::load(const BackwardWorkspace& w) {
   const auto row = [&](const AnyView<3>& x, int64_t r, int64_t stride, float* to) {
     const int64_t begin = tile_.token(r) * x.strides[0] + tile_.head(r) * x.strides[1];
     kernels::load_row(kernels_, x.data, x.dtype, begin, x.strides[2], x.shape[2], to);
@@ -78,11 +78,14 @@ void BackwardTile::load(const BackwardWorkspace& w) const {
   for (int64_t r = 0; r < ahead; ++r) ask(r);
   for (int64_t r = 0; r < tile_.rows(); ++r) {
     ask(r + ahead);
-    float* const q = w.q + r * k_stride_;
-    row(item_.forward.q, r, k_stride_, q);
-    for (int64_t d = 0; d < shape_.head_dim; ++d) q[d] *= scale_;
+    row(item_.forward.q, r, k_stride_, w.q + r * k_stride_);
     row(item_.d_out, r, v_stride_, w.d_out + r * v_stride_);
   }
+  const int64_t n = tile_.rows() * k_stride_;
+  paired_ = takes_pairs(kernels_, item_) && kernels_.all_finite(w.q, n) &&
+            kernels_.all_finite(w.d_out, tile_.rows() * v_stride_);
+  if (paired_) pairs(w).load(w.q, w.d_out);
+  for (int64_t i = 0; i < n; ++i) w.q[i] *= scale_;
 }
 
 void BackwardTile::work(int64_t chunk, BackwardChunk& keys, const BiasSums* dbias,
@@ -93,14 +96,35 @@ void BackwardTile::work(int64_t chunk, BackwardChunk& keys, const BiasSums* dbia
   const int64_t end = (chunk + 1) * chunk_blocks;
   for (int64_t b = tile_.keys().next(chunk * chunk_blocks, end); b < end;
        b = tile_.keys().next(b + 1, end)) {
+    if (look(b, w) == 0) continue;
+    if (paired_) {
+      const PairedBlock paired = keys.paired_block(b);
+      if (paired.finite) {
+        work_paired(b, paired, dbias, w);
+        continue;
+      }
+    }
     work_block(b, keys.block(b), rows, dbias, w);
   }
 }
 
+PairedTile BackwardTile::pairs(const BackwardWorkspace& w) const {
+  return {kernels_, shape_, tile_.rows(), w.paired};
+}
+
+/// All keys of the block for all rows: weights of 0 take out those that a row does not see.
+void BackwardTile::work_paired(int64_t block, const PairedBlock& keys, const BiasSums* dbias,
+                               const BackwardWorkspace& w) const {
+  const PairedTile tile = pairs(w);
+  tile.score(keys, scale_, w.scores, w.ds);
+  weigh(block, dbias, w);
+  if (item_.dv.data) tile.add_to_values(w.scores, keys);
+  if (item_.dk.data) tile.add_to_keys(w.ds, keys);
+  if (item_.dq.data) tile.add_to_queries(w.ds, keys, w.dq);
+}
+
 void BackwardTile::work_block(int64_t block, const ChunkBlock& keys, const FiniteRows& rows,
                               const BiasSums* dbias, const BackwardWorkspace& w) const {
-  const uint64_t any = look(block, w);
-  if (any == 0) return;
   const bool alike = std::all_of(w.visible, w.visible + tile_.rows(),
                                  [&](uint64_t seen) { return seen == ~uint64_t{0}; });
   score(keys, alike, w);

@@ -22,7 +22,7 @@ class BackwardTile {
   int64_t seen_after(int64_t chunk) const;
 
   /// Queries and gradients of outputs.
-  void load(const BackwardWorkspace& w) const;
+  void load(const BackwardWorkspace& w);
   /// Adds what these rows give to dk and dv, and to dbias if it is not null; leaves dq of these
   /// keys in the workspace.
   void work(int64_t chunk, BackwardChunk& keys, const BiasSums* dbias,
@@ -42,6 +42,9 @@ class BackwardTile {
 
   void work_block(int64_t block, const ChunkBlock& keys, const FiniteRows& rows,
                   const BiasSums* dbias, const BackwardWorkspace& w) const;
+  void work_paired(int64_t block, const PairedBlock& keys, const BiasSums* dbias,
+                   const BackwardWorkspace& w) const;
+  PairedTile pairs(const BackwardWorkspace& w) const;
   uint64_t look(int64_t block, const BackwardWorkspace& w) const;
   void score(const ChunkBlock& keys, bool alike, const BackwardWorkspace& w) const;
   void weigh(int64_t block, const BiasSums* dbias, const BackwardWorkspace& w) const;
@@ -65,6 +68,7 @@ class BackwardTile {
   float scale_;
   const float* lse_;
   const float* delta_;
+  bool paired_ = false;  ///< products of bf16 take the rows as they are
 };
 
 }  // namespace gqa

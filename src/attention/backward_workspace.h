@@ -11,6 +11,7 @@ namespace gqa {
 /// behind the head size.
 struct BackwardWorkspace : ScoreBlock {
   ChunkMemory chunk;
+  PairedRows paired;    ///< where there are products of bf16
   float* q;             ///< [rows]: queries, scaled
   float* finite_q;      ///< [rows]: for the same with 0 for rows that are not finite
   float* d_out;         ///< [rows]
@@ -36,9 +37,14 @@ struct BackwardWorkspace : ScoreBlock {
       float* p = take(n);
       if (w) w->*member = p;
     };
-    const ChunkMemory chunk{take(s.max_keys * k_row), take(s.max_keys * k_row),
-                            take(s.max_keys * v_row), take(s.max_keys * k_row),
-                            take(s.max_keys * v_row), take(transpose_rows * v_row)};
+    ChunkMemory chunk{take(s.max_keys * k_row),
+                      take(s.max_keys * k_row),
+                      take(s.max_keys * v_row),
+                      take(s.max_keys * k_row),
+                      take(s.max_keys * v_row),
+                      take(transpose_rows * v_row),
+                      {}};
+    if (s.pairs) lay_out_pairs(s, take, chunk.paired, w ? &w->paired : nullptr);
     if (w) w->chunk = chunk;
     put(&BackwardWorkspace::q, s.max_rows * k_row);
     put(&BackwardWorkspace::finite_q, s.max_rows * k_row);
@@ -53,6 +59,37 @@ struct BackwardWorkspace : ScoreBlock {
     if (w) w->row = kernels::key_block;
     if (w) w->visible = reinterpret_cast<uint64_t*>(visible);
     return used;
+  }
+
+  /// Words take as much as floats, numbers of bf16 half of it.
+  template <typename Take>
+  static void lay_out_pairs(const BackwardSize& s, const Take& take, PairedKeys& keys,
+                            PairedRows* rows) {
+    const int64_t k_pairs = pair_stride(s.max_head_dim) / 2;
+    const int64_t v_pairs = pair_stride(s.max_v_head_dim) / 2;
+    const int64_t k_row = row_stride(s.max_head_dim);
+    const int64_t v_row = row_stride(s.max_v_head_dim);
+    const int64_t row = std::max(k_row, v_row);
+    const int64_t pairs = pair_stride(s.max_rows) / 2;
+    const auto words = [&](int64_t n) { return reinterpret_cast<uint32_t*>(take(n)); };
+    const auto halves = [&](int64_t n) { return reinterpret_cast<uint16_t*>(take(n)); };
+    keys = {words(s.max_keys * k_pairs),
+            words(s.max_keys * v_pairs),
+            words(s.max_keys / 2 * k_row),
+            take(s.max_keys * k_row),
+            take(s.max_keys * v_row),
+            take(2 * row),
+            halves(kernels::key_block * std::max(k_pairs, v_pairs)),
+            take(kernels::key_block * row)};
+    const PairedRows all{halves(s.max_rows * k_pairs),
+                         halves(s.max_rows * v_pairs),
+                         halves(k_row * pairs),
+                         halves(v_row * pairs),
+                         halves(s.max_rows * kernels::key_block / 2),
+                         words(pairs * kernels::key_block),
+                         words(pairs * kernels::key_block),
+                         words(pairs * row)};
+    if (rows) *rows = all;
   }
 };
 

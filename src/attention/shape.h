@@ -1,6 +1,7 @@
 // The shape of a problem, once it has been checked.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <span>
 
@@ -31,6 +32,11 @@ struct ItemShape {
   }
   int64_t heads(int64_t kv_head) const { return first_head(kv_head + 1) - first_head(kv_head); }
 };
+
+/// What products of queries and keys are multiplied by.
+inline float score_scale(const AttendOptions& options, const ItemShape& shape) {
+  return options.scale.value_or(1.0f / std::sqrt(static_cast<float>(shape.head_dim)));
+}
 
 /// Floats from one row of values to the next, in accumulators and decoded blocks.
 constexpr int64_t row_stride(int64_t v_head_dim) {

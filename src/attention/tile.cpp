@@ -44,10 +44,7 @@ bool Tile::scales_late() const {
 
 bool Tile::few() const { return rows() <= decode_once_rows; }
 
-float Tile::scale() const {
-  const auto dim = static_cast<float>(shape_.head_dim);
-  return options_.scale.value_or(1.0f / std::sqrt(dim));
-}
+float Tile::scale() const { return score_scale(options_, shape_); }
 
 void Tile::load_queries(const Workspace& w) const {
   const AnyView<3>& x = item_.q;

@@ -5,6 +5,7 @@
 #include "kernels/emulated_tiles.h"
 #include "kernels/hardware_tiles.h"
 #include "kernels/tile_attention.h"
+#include "kernels/tile_gradient.h"
 #include "kernels/tile_softmax.h"
 
 HWY_PUSH_ATTRIBUTES("avx512f,avx512bw,avx512dq,avx512vl,fma")
@@ -37,6 +38,7 @@ class Tiled {
     changed.softmax = softmax;
     changed.accumulate = accumulate;
     changed.end_run = Shaped<Unit>::end;
+    changed.multiply_pairs = multiply_pairs<Unit>;
     return changed;
   }
 

@@ -1,5 +1,5 @@
 // Per-target: between f32 and the storage types. Included once per instruction set, after
-// load-inl.h.
+// bf16-inl.h.
 
 HWY_BEFORE_NAMESPACE();
 namespace gqa::kernels::HWY_NAMESPACE {
@@ -22,12 +22,20 @@ void Encode(DType t, const float* src, int64_t n, void* dst) {
     std::memcpy(dst, src, static_cast<size_t>(n) * sizeof(float));
     return;
   }
+  const F32 d;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
   int64_t i = 0;
+  if (t == DType::bf16) {
+    const hn::Rebind<uint16_t, F32> d16;
+    const hn::RebindToSigned<F32> d32;
+    for (; i + lanes <= n; i += lanes) {
+      const auto bits = hn::BitCast(d32, ToBf16(hn::LoadU(d, src + i)));
+      hn::StoreU(hn::DemoteTo(d16, bits), d16, static_cast<uint16_t*>(dst) + i);
+    }
+  }
 #if GQA_NATIVE_F16
   if (t == DType::f16) {
-    const F32 d;
     const hn::Rebind<hwy::float16_t, F32> d16;
-    const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
     for (; i + lanes <= n; i += lanes) {
       hn::StoreU(hn::DemoteTo(d16, hn::LoadU(d, src + i)), d16,
                  static_cast<hwy::float16_t*>(dst) + i);

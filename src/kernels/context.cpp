@@ -31,6 +31,7 @@ const kernels::Table* find_table(std::string_view isa) {
       if (table->isa == isa) return table;
     }
   }
+  if (const auto& pairs = kernels::emulated_pairs_table(); pairs.isa == isa) return &pairs;
   fail(ErrorKind::usage, "instruction set '{}' is not one of this machine's: {}", isa,
        fmt::join(available_isas(), ", "));
 }

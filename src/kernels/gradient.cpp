@@ -1,5 +1,6 @@
 // What the backward of attention is made of: products of f32 matrices, one of which may be read
-// transposed, and the way from scores to their gradients.
+// transposed, the way from scores to their gradients, and from f32 to the operands of products of
+// bf16.
 #include <cmath>
 #include <limits>
 
@@ -13,6 +14,7 @@
 // These come after foreach_target.h and in this order.
 #include "kernels/load-inl.h"
 //
+#include "kernels/bf16-inl.h"
 #include "kernels/gradient-inl.h"
 #include "kernels/weights-inl.h"
 
@@ -140,6 +142,54 @@ float Dot(const float* x, const float* y, int64_t n) {
   }
   return hn::GetLane(hn::SumOfLanes(d, sum));
 }
+
+void PairRows(const float* x, int64_t x_stride, int64_t rows, int64_t columns, uint32_t* words) {
+  const F32 d;
+  const U32 u;
+  for (int64_t r = 0; r < rows; r += 2, x += 2 * x_stride, words += columns) {
+    const bool pair = r + 1 < rows;
+    for (int64_t i = 0; i < columns; i += static_cast<int64_t>(hn::Lanes(d))) {
+      const auto low = ToBf16(hn::LoadU(d, x + i));
+      const auto high = pair ? ToBf16(hn::LoadU(d, x + x_stride + i)) : hn::Zero(u);
+      hn::StoreU(hn::Or(low, hn::ShiftLeft<16>(high)), u, words + i);
+    }
+  }
+}
+
+#if HWY_TARGET == HWY_SCALAR
+void Transpose(const uint32_t* x, int64_t rows, int64_t columns, uint32_t* to) {
+  for (int64_t c = 0; c < columns; ++c) {
+    for (int64_t r = 0; r < rows; ++r) to[c * rows + r] = x[r * columns + c];
+  }
+}
+#else
+/// Four by four words at a time.
+void Transpose(const uint32_t* x, int64_t rows, int64_t columns, uint32_t* to) {
+  const hn::FixedTag<uint32_t, 4> d;
+  const hn::FixedTag<uint64_t, 2> d64;
+  const auto low = [&](auto a, auto b) { return hn::InterleaveLower(d64, a, b); };
+  const auto high = [&](auto a, auto b) { return hn::InterleaveUpper(d64, a, b); };
+  const auto as64 = [&](auto a) { return hn::BitCast(d64, a); };
+  for (int64_t c = 0; c < columns; c += 4) {
+    for (int64_t r = 0; r < rows; r += 4) {
+      const uint32_t* from = x + r * columns + c;
+      const auto x0 = hn::LoadU(d, from);
+      const auto x1 = hn::LoadU(d, from + columns);
+      const auto x2 = hn::LoadU(d, from + 2 * columns);
+      const auto x3 = hn::LoadU(d, from + 3 * columns);
+      const auto low01 = as64(hn::InterleaveLower(d, x0, x1));
+      const auto low23 = as64(hn::InterleaveLower(d, x2, x3));
+      const auto high01 = as64(hn::InterleaveUpper(d, x0, x1));
+      const auto high23 = as64(hn::InterleaveUpper(d, x2, x3));
+      uint32_t* out = to + c * rows + r;
+      hn::StoreU(hn::BitCast(d, low(low01, low23)), d, out);
+      hn::StoreU(hn::BitCast(d, high(low01, low23)), d, out + rows);
+      hn::StoreU(hn::BitCast(d, low(high01, high23)), d, out + 2 * rows);
+      hn::StoreU(hn::BitCast(d, high(high01, high23)), d, out + 3 * rows);
+    }
+  }
+}
+#endif
 
 }  // namespace gqa::kernels::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();

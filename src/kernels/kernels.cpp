@@ -17,8 +17,10 @@
 // These come after foreach_target.h and in this order.
 #include "kernels/load-inl.h"
 //
-#include "kernels/codec-inl.h"
+#include "kernels/bf16-inl.h"
 #include "kernels/weights-inl.h"
+//
+#include "kernels/codec-inl.h"
 //
 #include "kernels/attention-inl.h"
 #include "kernels/gradient-inl.h"
@@ -79,6 +81,9 @@ const Table* GetTable() {
       .weigh_gradients = WeighGradients,
       .softcap_slope = SoftcapSlope,
       .dot = Dot,
+      .multiply_pairs = nullptr,
+      .pair_rows = PairRows,
+      .transpose = Transpose,
       .dense = Dense,
       .dense_int8 = DenseInt8,
   };

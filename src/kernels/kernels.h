@@ -95,6 +95,24 @@ struct MatrixProduct {
   Range columns;  ///< and perhaps some beside them: whole vectors at multiples of row_padding
 };
 
+/// Sums of products of bf16 go over a multiple of this many pairs of elements.
+inline constexpr int64_t pair_depth = 32;
+
+/// C [rows][columns] (+)= scale * A [rows][depth] * B [depth][columns]: A and B of bf16, sums and C
+/// of f32. A's rows lie a_stride elements apart, C's c_stride; B lies as words [depth /
+/// 2][columns], each of two elements of a column. depth is a multiple of pair_depth, columns of
+/// row_padding.
+struct PairProduct {
+  const uint16_t* a;
+  int64_t a_stride;
+  const uint32_t* b;
+  float* c;
+  int64_t c_stride;
+  float scale;
+  bool add;
+  int64_t rows, depth, columns;
+};
+
 struct Table {
   std::string_view isa;  ///< as in Context::isa()
 
@@ -202,6 +220,15 @@ struct Table {
                         float cap);
   /// Sum of x * y, n a multiple of row_padding.
   float (*dot)(const float* x, const float* y, int64_t n);
+  /// Null where the machine does not multiply bf16 faster than f32.
+  void (*multiply_pairs)(const PairProduct& p);
+  /// words [rows / 2, rounded up][columns] of rows 2 i and 2 i + 1 of x [rows][columns], rounded to
+  /// bf16; a row that is missing is 0. x's rows lie x_stride apart; columns is a multiple of
+  /// row_padding.
+  void (*pair_rows)(const float* x, int64_t x_stride, int64_t rows, int64_t columns,
+                    uint32_t* words);
+  /// to [columns][rows] = x [rows][columns], both dense; rows and columns are multiples of 4.
+  void (*transpose)(const uint32_t* x, int64_t rows, int64_t columns, uint32_t* to);
 
   // --- dense products ---
 
@@ -222,5 +249,7 @@ std::span<const Table* const> tables();
 /// Tables that do in software what this machine may lack, and to the bit: for tests. Too slow to be
 /// chosen but by name.
 std::span<const Table* const> emulated_tables();
+/// The best table but for products of bf16, which are in software: for tests, on every machine.
+const Table& emulated_pairs_table();
 
 }  // namespace gqa::kernels

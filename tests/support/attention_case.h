@@ -173,18 +173,20 @@ inline void forget_keys(Random& random, Problem& p, int64_t first_key) {
   std::fill_n(p.pages.begin(), first_key / page_size, -1);
 }
 
-inline void fill_problem(Random& random, Problem& p, const Sizes& s) {
+/// of: the type of all arrays that are read, if it is not to be drawn.
+inline void fill_problem(Random& random, Problem& p, const Sizes& s, std::optional<DType> of = {}) {
   const bool dense = draw(random, 0, 2) == 0;
   const bool paged = draw(random, 0, 2) == 0;
   const int64_t page_size =
       paged ? pick<int64_t>(random, {1, 7, 16, 64}) : std::max<int64_t>(1, s.kv_len);
   const int64_t logical = ceil_div(s.kv_len, page_size);
   const int64_t physical = logical + (paged ? draw(random, 0, 3) : 0);
-  const DType stored = draw_dtype(random);
-  p.q = {random, draw_dtype(random), {s.q_len, s.q_heads, s.head_dim}, dense};
+  const auto dtype = [&] { return of ? *of : draw_dtype(random); };
+  const DType stored = dtype();
+  p.q = {random, dtype(), {s.q_len, s.q_heads, s.head_dim}, dense};
   p.k = {random, stored, {physical, page_size, s.kv_heads, s.head_dim}, dense};
   p.v = {random,
-         draw(random, 0, 3) ? stored : draw_dtype(random),
+         draw(random, 0, 3) ? stored : dtype(),
          {physical, page_size, s.kv_heads, s.v_head_dim},
          dense};
   p.out = {random, draw_dtype(random), {s.q_len, s.q_heads, s.v_head_dim}, dense};

@@ -16,10 +16,12 @@ struct BackwardExpected {
   reference::Gradients gradients;
   BackwardBound bound;
 
-  BackwardExpected(const AttendBackwardItem& item, const Sizes& s, const AttendOptions& o)
+  /// rounded: operands are rounded to bf16.
+  BackwardExpected(const AttendBackwardItem& item, const Sizes& s, const AttendOptions& o,
+                   bool rounded = false)
       : forward(reference::attend(item.forward, o, sees(o.mask, item.forward.prefix))),
         gradients(reference::attend_backward(item, o, sees(o.mask, item.forward.prefix))),
-        bound(item, s, o, forward, gradients) {}
+        bound(item, s, o, forward, gradients, rounded) {}
 };
 
 /// Compares array elements that a call should have written with the oracle's, and memory before and

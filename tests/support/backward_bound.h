@@ -34,6 +34,9 @@ namespace gqa::test {
 ///
 /// A sum of n products, in whatever order, adds n u of the terms' absolute values; the scale, and
 /// queries that were scaled before, 3 more.
+///
+/// Where operands are rounded to bf16, weights and gradients of scores are off by 2^-8 of
+/// themselves besides, on their way into the products with d_out, q and k.
 class BackwardBound {
  public:
   /// As in reference::Gradients; dsinks without the sum's own roundings, which are those of a
@@ -42,13 +45,14 @@ class BackwardBound {
   std::vector<double> dsinks_size;  ///< what the absolute values of their terms sum to, at most
 
   BackwardBound(const AttendBackwardItem& item, const Sizes& s, const AttendOptions& o,
-                const reference::Result& forward, const reference::Gradients& g)
+                const reference::Result& forward, const reference::Gradients& g, bool rounded)
       : dq(g.dq.size()),
         dk(g.dk.size()),
         dv(g.dv.size()),
         dbias(g.dbias.size()),
         dsinks(g.dsinks.size()),
         dsinks_size(g.dsinks.size()),
+        rounded_(rounded ? 0x1p-8 : 0),
         item_(item),
         kv_(std::get<StridedKv>(item.forward.kv)),
         s_(s),
@@ -146,13 +150,15 @@ class BackwardBound {
     }
     const double slope = slope_error(p);
     const double dot = ds * p.slope;
-    const double dot_error = ds_error * (p.slope + slope) + ds * slope + u * dot + tiny;
+    const double exact_error = ds_error * (p.slope + slope) + ds * slope + u * dot + tiny;
+    const double dot_error = exact_error + rounded_ * (dot + exact_error);
+    const double weight_error = row.weight + rounded_ * (1 + row.weight);
     add_products(p, dot, dot_error);
     for (int64_t i = 0; i < s_.v_head_dim; ++i) {
       const double d_out = std::abs(reference::element(item_.d_out, p.t, p.h, i));
       const double n = terms_of_key_[key_of(p)];
       dv[key_of(p) * static_cast<size_t>(s_.v_head_dim) + static_cast<size_t>(i)] +=
-          1.01 * (p.weight * (row.weight + (n + 1) * u * (1 + row.weight)) + tiny) * d_out;
+          1.01 * (p.weight * (weight_error + (n + 1) * u * (1 + weight_error)) + tiny) * d_out;
     }
   }
 
@@ -171,6 +177,7 @@ class BackwardBound {
     }
   }
 
+  double rounded_;
   const AttendBackwardItem& item_;
   const StridedKv& kv_;
   const Sizes& s_;

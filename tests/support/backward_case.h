@@ -25,14 +25,16 @@ struct BackwardProblem {
   }
 };
 
-/// A problem of attend() with gradients asked for: all of them, or some.
-inline void fill_backward(Random& random, BackwardProblem& p, const Sizes& s) {
-  fill_problem(random, p.forward, s);
+/// A problem of attend() with gradients asked for: all of them, or some. of: as of fill_problem().
+inline void fill_backward(Random& random, BackwardProblem& p, const Sizes& s,
+                          std::optional<DType> of = {}) {
+  fill_problem(random, p.forward, s, of);
   const bool dense = draw(random, 0, 2) == 0;
-  const auto like = [&](auto& gradient, const auto& of) {
-    gradient = {random, draw_dtype(random), of.shape, dense};
+  const auto like = [&](auto& gradient, const auto& x) {
+    gradient = {random, draw_dtype(random), x.shape, dense};
   };
   like(p.d_out, p.forward.out);
+  if (of) p.d_out = {random, *of, p.forward.out.shape, dense};
   like(p.dq, p.forward.q);
   like(p.dk, p.forward.k);
   like(p.dv, p.forward.v);
@@ -57,12 +59,12 @@ struct BackwardBatch {
   std::vector<Sizes> sizes;
   std::vector<float> dsinks;  ///< empty: there are none, or they are not wanted
 
-  BackwardBatch(Random& random, int64_t budget) {
+  BackwardBatch(Random& random, int64_t budget, std::optional<DType> of = {}) {
     const Heads heads = draw_heads(random);
     for (int64_t n = draw(random, 1, 4); n-- > 0;) {
       sizes.push_back(draw_sizes(random, budget, heads));
       problems.push_back(std::make_unique<BackwardProblem>());
-      fill_backward(random, *problems.back(), sizes.back());
+      fill_backward(random, *problems.back(), sizes.back(), of);
     }
     draw_options(random, heads, sizes.front().kv_len, options);
     if (draw(random, 0, 4) != 0) dsinks.resize(options.sinks.size());

@@ -4,14 +4,14 @@
 #include <memory>
 
 #include "kernels/context.h"
-#include "support/backward_agrees.h"
+#include "support/backward_comparison.h"
 #include "support/each_isa.h"
 
 namespace gqa {
 namespace {
 
 using test::BackwardBatch;
-using test::BackwardExpected;
+using test::BackwardComparison;
 using test::BackwardProblem;
 using test::draw;
 using test::Random;
@@ -22,45 +22,8 @@ TEST_P(Isa, IsTheOneThatRuns) {
   EXPECT_EQ(context.impl().kernels->isa, GetParam());
 }
 
-/// What the oracle says of a batch, and a context for each instruction set that is held against it.
-class Comparison {
- public:
-  Comparison() {
-    for (const std::string& isa : tested_isas()) {
-      contexts_.push_back(std::make_unique<Context>(ContextOptions{.threads = 2, .isa = isa}));
-    }
-  }
-
-  void expect_gradients(BackwardBatch& b) const {
-    std::vector<std::unique_ptr<BackwardExpected>> expected;
-    int64_t tokens = 0;
-    for (size_t i = 0; i < b.problems.size(); ++i) {
-      expected.push_back(
-          std::make_unique<BackwardExpected>(b.problems[i]->item, b.sizes[i], b.options.options));
-      tokens += b.sizes[i].q_len;
-    }
-    for (const auto& context : contexts_) {
-      attend(*context, b.forward_items(), b.options.options);
-      for (const auto& p : b.problems) p->forget_gradients();
-      std::fill(b.dsinks.begin(), b.dsinks.end(), 99.0f);
-      std::vector<test::GradientMemory> before;
-      for (const auto& p : b.problems) before.emplace_back(*p);
-      attend_backward(*context, b.items(), b.options.options, b.dsinks);
-      for (size_t i = 0; i < b.problems.size(); ++i) {
-        ASSERT_TRUE(test::agrees(*b.problems[i], before[i], *expected[i]))
-            << context->isa() << ", item " << i << " of " << b.problems.size() << ": "
-            << test::describe(b.sizes[i], b.options, b.problems[i]->item.forward);
-      }
-      ASSERT_TRUE(test::agrees(b.dsinks, tokens, expected)) << context->isa();
-    }
-  }
-
- private:
-  std::vector<std::unique_ptr<Context>> contexts_;
-};
-
 TEST(AttendBackward, EqualsTheOracleOnRandomConfigurationsOnEveryInstructionSet) {
-  const Comparison comparison;
+  const BackwardComparison comparison(tested_isas());
   Random random(20241123);
   for (int done = 0; done < test::rounds(6'000);) {
     BackwardBatch b(random, 150'000);
@@ -72,7 +35,7 @@ TEST(AttendBackward, EqualsTheOracleOnRandomConfigurationsOnEveryInstructionSet)
 
 /// Several chunks of keys, several tiles of tokens, several groups.
 TEST(AttendBackward, EqualsTheOracleOnLongSequencesOnEveryInstructionSet) {
-  const Comparison comparison;
+  const BackwardComparison comparison(tested_isas());
   Random random(3);
   for (int round = 0; round < test::rounds(60); ++round) {
     BackwardBatch b(random, 20'000);
@@ -91,7 +54,7 @@ TEST(AttendBackward, EqualsTheOracleOnLongSequencesOnEveryInstructionSet) {
 
 /// More than a tile has rows for.
 TEST(AttendBackward, EqualsTheOracleWithManyHeadsToAGroup) {
-  const Comparison comparison;
+  const BackwardComparison comparison(tested_isas());
   Random random(4);
   for (int round = 0; round < 4; ++round) {
     BackwardBatch b(random, 1000);
