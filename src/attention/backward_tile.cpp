@@ -271,38 +271,17 @@ const float* BackwardTile::finite(const float* rows, int64_t stride, float* scra
   return scratch;
 }
 
-float* BackwardTile::dq_row(int64_t row, float* sums) const {
-  if (sums) return sums + (first_row_ + row) * k_stride_;
-  const AnyMutView<3>& dq = item_.dq;
-  return static_cast<float*>(dq.data) + tile_.token(row) * dq.strides[0] +
-         tile_.head(row) * dq.strides[1];
-}
-
 void BackwardTile::add_dq(bool first, bool last, float* sums, const BackwardWorkspace& w) const {
-  for (int64_t r = 0; r < tile_.rows(); ++r) {
-    float* const part = w.dq + r * k_stride_;
-    if (!first) {
-      const float* const sum = dq_row(r, sums);
-      for (int64_t d = 0; d < shape_.head_dim; ++d) part[d] += sum[d];
-    }
-    if (last) {
-      for (int64_t d = 0; d < shape_.head_dim; ++d) part[d] *= scale_;
-      write_dq(r, part);
-    } else {
-      std::copy_n(part, shape_.head_dim, dq_row(r, sums));
-    }
-  }
+  dq_rows().add(w.dq, first, last, sums);
 }
 
 void BackwardTile::clear_dq(const BackwardWorkspace& w) const {
-  std::fill_n(w.dq, k_stride_, 0.0f);
-  for (int64_t r = 0; r < tile_.rows(); ++r) write_dq(r, w.dq);
+  std::fill_n(w.dq, tile_.rows() * k_stride_, 0.0f);
+  dq_rows().write(w.dq);
 }
 
-void BackwardTile::write_dq(int64_t row, const float* values) const {
-  const AnyMutView<3>& dq = item_.dq;
-  const int64_t begin = tile_.token(row) * dq.strides[0] + tile_.head(row) * dq.strides[1];
-  kernels::store_row(kernels_, values, shape_.head_dim, dq.data, dq.dtype, begin, dq.strides[2]);
+QueryGradients BackwardTile::dq_rows() const {
+  return {kernels_, item_.dq, tile_, first_row_, scale_};
 }
 
 }  // namespace gqa

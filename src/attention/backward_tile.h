@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "attention/backward_bias.h"
+#include "attention/backward_queries.h"
 #include "attention/backward_rows.h"
 #include "attention/backward_workspace.h"
 #include "attention/tile.h"
@@ -54,8 +55,7 @@ class BackwardTile {
   template <typename Body>
   void for_alike(bool alike, const BackwardWorkspace& w, const Body& body) const;
   const float* finite(const float* rows, int64_t stride, float* scratch) const;
-  float* dq_row(int64_t row, float* sums) const;
-  void write_dq(int64_t row, const float* values) const;
+  QueryGradients dq_rows() const;
 
   const kernels::Table& kernels_;
   const AttendBackwardItem& item_;

@@ -11,24 +11,37 @@ namespace gqa {
 
 // Memory must not rest: each step of a stretch asks for its share of what a stretch reads, in
 // sixteenths of it: scoring all blocks, softmax, and accumulating all values.
-inline constexpr int64_t score_share = 8;
-inline constexpr int64_t softmax_share = 1;
-inline constexpr int64_t accumulate_share = 7;
-static_assert(score_share + softmax_share + accumulate_share == 16);
+struct Shares {
+  int64_t score, softmax, accumulate;
+};
+/// Where products are in tiles, which long stretches say, softmax of many rows takes as long as
+/// they.
+constexpr Shares shares_of(int64_t stretch, int64_t rows) {
+  constexpr int64_t many = 16;
+  return stretch > 1 && rows >= many ? Shares{5, 6, 5} : Shares{8, 1, 7};
+}
 
 /// Goes through what is read from some parts ahead on: a stretch's keys, block by block, then its
-/// values, then the keys of the next.
+/// values, then the keys of the next. What lies at the same place of the next stretch, if caches
+/// lie as they mostly do, is far ahead: stretches of several blocks do not read one line behind the
+/// other, which processors would notice by themselves.
 class PartsAhead {
  public:
   PartsAhead(const Kv& kv, int64_t kv_head, const TileKeys& keys, const Stretch& stretch)
-      : kv_(kv), kv_head_(kv_head), keys_(keys), stretch_(stretch) {}
+      : kv_(kv), kv_head_(kv_head), keys_(keys), stretch_(stretch) {
+    const auto n = static_cast<int64_t>(stretch.blocks.size());
+    if (n < 2) return;
+    for (const bool of_keys : {true, false}) {
+      far_ += n * cached_part(kv, kv_head, stretch.blocks[0], of_keys).bytes;
+    }
+  }
 
   /// `sixteenths` of what the stretch reads, over `steps`: what one of them asks for.
   kernels::Ahead take(int64_t sixteenths, int64_t steps) {
     // A stretch is two parts a block.
     const auto n = static_cast<int64_t>(stretch_.blocks.size());
     position_ += sixteenths * n * 2 * grains / (16 * steps);
-    kernels::Ahead ahead;
+    kernels::Ahead ahead{.far = far_};
     for (kernels::Ahead::Piece& piece : ahead.pieces) {
       if (asked_ >= position_) break;
       const int64_t part = asked_ / grains;
@@ -64,6 +77,7 @@ class PartsAhead {
   int64_t kv_head_;
   const TileKeys& keys_;
   const Stretch& stretch_;
+  int64_t far_ = 0;
   int64_t asked_ = parts_ahead * grains;
   int64_t position_ = parts_ahead * grains;
 };

@@ -72,6 +72,7 @@ void Tile::attend_stretch(int64_t first, const Workspace& w, const Rows& out) co
   const Stretch stretch(keys_, first, stretch_);
   const auto steps = static_cast<int64_t>(stretch.blocks.size());
   PartsAhead ahead(item_.kv, kv_head_, keys_, stretch);
+  const Shares shares = shares_of(stretch_, rows());
   std::array<SeenBlock, kernels::stretch_blocks> seen;
   size_t n = 0;
   for (const int64_t block : stretch.blocks) {
@@ -79,18 +80,18 @@ void Tile::attend_stretch(int64_t first, const Workspace& w, const Rows& out) co
     const uint64_t any = look(block, scores);
     if (any == 0) continue;
     seen[n] = {block, range_of(any), all_see(any, scores)};
-    score_block(seen[n++], scores, w, ahead.take(score_share, steps));
+    score_block(seen[n++], scores, w, ahead.take(shares.score, steps));
   }
   if (n == 0) return;
   kernels_.softmax(shape_.kv_dtype, w.scores, stretch_ * key_block, w.visible,
                    static_cast<int64_t>(n), rows(), scales_late() ? scale() : 1.0f, out.states,
-                   out.acc, stride(), ahead.take(softmax_share, 1));
+                   out.acc, stride(), ahead.take(shares.softmax, 1));
   std::array<kernels::WeighedBlock, kernels::stretch_blocks> stored;
   KvDType type = shape_.kv_dtype;
   const bool takes_stored = kernels_.takes_stored(shape_.kv_dtype);
   for (size_t i = 0; i < n; ++i) {
     const auto number = static_cast<int64_t>(i);
-    const kernels::Ahead next = ahead.take(accumulate_share, steps);
+    const kernels::Ahead next = ahead.take(shares.accumulate, steps);
     if (takes_stored) {
       stored[i] = stored_values(seen[i], number, w, next, type);
     } else {

@@ -15,7 +15,8 @@ class AheadLines {
       : next_(ahead.pieces[0].data),
         end_(next_ + ahead.pieces[0].bytes),
         later_(ahead.pieces[1].data),
-        later_end_(later_ + ahead.pieces[1].bytes) {
+        later_end_(later_ + ahead.pieces[1].bytes),
+        far_(ahead.far) {
     const int64_t lines = (ahead.pieces[0].bytes + ahead.pieces[1].bytes) / line;
     stride_ = (lines + steps - 1) / steps * line;
   }
@@ -24,6 +25,9 @@ class AheadLines {
     if (next_ == end_) return;
     const char* until = next_ + stride_;
     if (until > end_) until = end_;
+    if (far_ != 0) {
+      for (const char* p = next_; p < until; p += line) __builtin_prefetch(p + far_, 0, 2);
+    }
     for (; next_ < until; next_ += line) __builtin_prefetch(next_);
     if (next_ == end_) {
       next_ = later_;
@@ -38,6 +42,7 @@ class AheadLines {
   const char* end_ = nullptr;
   const char* later_ = nullptr;
   const char* later_end_ = nullptr;
+  int64_t far_ = 0;
   int64_t stride_ = 0;
 };
 

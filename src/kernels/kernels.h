@@ -48,13 +48,15 @@ struct Range {
 };
 
 /// Memory that is wanted next, to be prefetched on the way: up to two pieces of it, whole cache
-/// lines each.
+/// lines each. If `far` is not 0, what lies so many bytes behind each line is probably wanted after
+/// that, and is brought as near as the second-level cache.
 struct Ahead {
   struct Piece {
     const char* data = nullptr;
     int64_t bytes = 0;
   };
   std::array<Piece, 2> pieces = {};
+  int64_t far = 0;
 };
 
 /// Words of a cache as the kernels want them, and the type that they are now.

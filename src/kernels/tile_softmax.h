@@ -16,8 +16,8 @@ namespace gqa::kernels {
 
 /// 2^x for x <= 0 or little above; exactly 0 below -126 and for -inf; NaN stays. 2^r by a
 /// polynomial of degree 5 on |r| <= 1/2, fitted for the least maximal relative error, 2^-23.6: with
-/// its roundings below 2^-22, where a weight of bf16 keeps 2^-9. Adding 1.5 * 2^23 + 127 rounds to
-/// an integer and leaves it, biased as exponents are, in the low bits.
+/// its roundings below 2^-22, where rounding to bf16 leaves up to 2^-8. Adding 1.5 * 2^23 + 127
+/// rounds to an integer and leaves it, biased as exponents are, in the low bits.
 [[gnu::always_inline]] inline __m512 exp2_negative(__m512 x) {
   const __m512 shift = _mm512_set1_ps(12582912.0f + 127.0f);
   const __m512 shifted = _mm512_add_ps(x, shift);
