@@ -70,6 +70,10 @@ std::vector<std::string> times_row(const char* what, const BenchTimes& ms) {
   return {what, text(ms.median), text(ms.min), text(ms.max)};
 }
 
+const char* gemm_label(DType gemm) {
+  return gemm == DType::bf16 ? "GFLOP/s; ceiling: bf16 GEMM" : "GFLOP/s; ceiling: SGEMM";
+}
+
 std::vector<std::string> rate_row(const char* what, const BenchRate& rate) {
   const auto text = [](double value) { return fmt::format("{:.{}f}", value, value < 10 ? 2 : 1); };
   return {what, text(rate.value), text(rate.ceiling),
@@ -170,9 +174,7 @@ void report_attention(const Common& common, std::string_view kind, const Attenti
                     circumstances_text(result, context, machine), counted(result.caches, "cache"),
                     human_bytes(result.rotated_bytes), beside, times_text(times),
                     rates_text({rate_row("GB/s of keys and values", result.gb_per_s),
-                                rate_row(result.gemm == DType::bf16 ? "GFLOP/s; ceiling: bf16 GEMM"
-                                                                    : "GFLOP/s; ceiling: SGEMM",
-                                         result.gflop_per_s),
+                                rate_row(gemm_label(result.gemm), result.gflop_per_s),
                                 rate_row("GFLOP/s; ceiling: multiply-adds",
                                          {result.gflop_per_s.value, result.peak_gflop_per_s})})));
 }
@@ -189,6 +191,7 @@ void report_backward(const Common& common, const BackwardBench& b,
                    {"forward_ms_median", result.forward_ms.median},
                    {"forward_ms_min", result.forward_ms.min},
                    {"forward_ms_max", result.forward_ms.max},
+                   {"gemm", dtype_name(result.gemm)},
                    {"peak_gflop_per_s", result.peak_gflop_per_s}});
     print_json(object);
     return;
@@ -197,7 +200,7 @@ void report_backward(const Common& common, const BackwardBench& b,
                     circumstances_text(result, context, machine),
                     times_text({times_row("attend_backward()", result.ms),
                                 times_row("attend()", result.forward_ms)}),
-                    rates_text({rate_row("GFLOP/s; ceiling: SGEMM", result.gflop_per_s),
+                    rates_text({rate_row(gemm_label(result.gemm), result.gflop_per_s),
                                 rate_row("GFLOP/s; ceiling: multiply-adds",
                                          {result.gflop_per_s.value, result.peak_gflop_per_s})})));
 }

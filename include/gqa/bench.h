@@ -125,6 +125,7 @@ struct BackwardBenchResult {
   /// Useful operations, 2 * (3 * head_dim + 2 * v_head_dim) for each query head and each key that
   /// it sees, 10^9 a second; ceiling: as of attention.
   BenchRate gflop_per_s;
+  DType gemm = DType::f32;      ///< bf16 where arrays of bf16 are multiplied in tiles (AMX)
   double peak_gflop_per_s = 0;  ///< as of attention
   double cpu_fraction = 0;      ///< of attend_backward(), as of attention
   int repeats = 0;

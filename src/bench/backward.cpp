@@ -105,7 +105,8 @@ BackwardBenchResult bench_backward(Context& context, const BackwardBench& b,
   const AttendOptions attend_options{
       .mask = {.window = b.window}, .softcap = b.softcap, .sinks = sinks};
   const AttendBackwardItem item = arrays.item();
-  bench::Ceilings ceilings(context.impl().pool);
+  const bool in_tiles = b.dtype == DType::bf16 && context.impl().kernels->multiply_pairs;
+  bench::Ceilings ceilings(context.impl().pool, in_tiles);
   bench::Timing forward_time, backward_time;
   const auto turn = [&] {
     ceilings.time_arithmetic();
@@ -128,6 +129,7 @@ BackwardBenchResult bench_backward(Context& context, const BackwardBench& b,
       bench::giga_per_s(bench::backward_flop(b.q_heads, b.head_dim, b.v_head_dim, pairs),
                         backward_time),
       ceilings.gflop_per_s()};
+  result.gemm = in_tiles ? DType::bf16 : DType::f32;
   result.peak_gflop_per_s = ceilings.peak_gflop_per_s();
   const bench::Timing* const timed = &backward_time;
   result.cpu_fraction = bench::cpu_fraction(std::span(&timed, 1), context.threads());
