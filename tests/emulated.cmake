@@ -11,6 +11,8 @@ gqa_leave_out(bench_test BenchAttention.C*:BenchAttention.F*:BenchModel.*)
 gqa_leave_out(approx_bench_test ApproxBench.C*:ApproxBench.F*)
 # One greedy and one sampled case stay.
 gqa_leave_out(generate_batch_test */greedy_f32:*/greedy_bf16:*/greedy_int8:*/sampled_f32)
+# The oracle's work, and products in plain C++.
+gqa_leave_out(attend_backward_pairs_test AttendBackwardInBf16.EqualsTheOracleOnL*)
 # Eigen's work, in which no kernel of ours takes part.
 gqa_leave_out(learn_groups_test LearnGroups.Finds*)
 # The shorter walks stay, which go through the same steps.
