@@ -37,6 +37,9 @@ class BackwardChunk {
                 const ItemShape& shape, int64_t kv_head, int64_t chunk, float scale,
                 const ChunkMemory& memory);
 
+  BackwardChunk(const BackwardChunk&) = delete;
+  BackwardChunk& operator=(const BackwardChunk&) = delete;
+
   /// Loads it the first time; its gradients are then 0.
   ChunkBlock block(int64_t block);
   /// The same for products of bf16. Gradients are the sums of both.

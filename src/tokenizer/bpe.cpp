@@ -51,10 +51,8 @@ Bpe Bpe::load(const TokenizerFile& file, bool byte_level) {
   bpe.ignore_merges_ = model.boolean("ignore_merges", false);
   bpe.load_vocab(file);
   bpe.load_bytes(model, byte_level);
+  bpe.load_unknown(model);
   bpe.load_merges(file);
-  // Both matter only where something can't be encoded, which load_bytes() rules out.
-  model.maybe_string("unk_token");
-  model.boolean("fuse_unk", false);
   return bpe;
 }
 
@@ -111,7 +109,20 @@ void Bpe::load_merges(const TokenizerFile& file) {
 std::vector<int32_t> Bpe::symbols() const {
   std::vector<int32_t> ids = bytes_;
   for (const auto& [character, id] : characters_) ids.push_back(id);
+  if (unknown_) ids.push_back(*unknown_);
   return ids;
+}
+
+/// Only at the byte level, where a byte has no token, is anything unknown.
+void Bpe::load_unknown(const JsonFields& model) {
+  const auto token = model.maybe_string("unk_token");
+  fuse_unknown_ = model.boolean("fuse_unk", false);
+  if (!token || !bytes_.empty() || !lacks_symbols_) return;
+  unknown_ = id_of(*token);
+  if (!unknown_) {
+    fail(ErrorKind::bad_data, "{}: token \"{}\" is not in the vocabulary", model.where("unk_token"),
+         *token);
+  }
 }
 
 void Bpe::load_bytes(const JsonFields& model, bool byte_level) {
@@ -128,7 +139,8 @@ void Bpe::load_bytes(const JsonFields& model, bool byte_level) {
     const char byte = static_cast<char>(b);
     const std::string token = fmt::format("<0x{:02X}>", b);
     const std::string symbol = byte_level ? byte_level_symbols({&byte, 1}) : token;
-    if (!id_of(symbol)) {
+    if (!id_of(symbol)) lacks_symbols_ = true;
+    if (!id_of(symbol) && !byte_level) {
       fail(ErrorKind::bad_data, "{}: token \"{}\" is missing, so byte 0x{:02x} can't be encoded",
            model.where("vocab"), symbol, b);
     }
@@ -143,15 +155,19 @@ std::optional<int32_t> Bpe::id_of(std::string_view token) const {
   return it->second;
 }
 
-void Bpe::append_character(std::string_view character, std::vector<int32_t>& ids) const {
+bool Bpe::append_character(std::string_view character, bool after_unknown,
+                           std::vector<int32_t>& ids) const {
   if (const auto it = characters_.find(utf8_decode(character, 0)); it != characters_.end()) {
     ids.push_back(it->second);
-    return;
+    return false;
   }
-  if (bytes_.empty()) {
-    fail(ErrorKind::bad_data, "the tokenizer has no token for character \"{}\"", character);
+  if (!bytes_.empty()) {
+    for (const char c : character) ids.push_back(bytes_[static_cast<unsigned char>(c)]);
+    return false;
   }
-  for (const char c : character) ids.push_back(bytes_[static_cast<unsigned char>(c)]);
+  if (!unknown_) return after_unknown;
+  if (!after_unknown || !fuse_unknown_) ids.push_back(*unknown_);
+  return true;
 }
 
 const Merge* Bpe::find_merge(int32_t left, int32_t right) const {

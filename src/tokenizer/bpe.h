@@ -24,8 +24,9 @@ struct Merge {
 class Bpe {
  public:
   /// Field `model` of the file. Throws Error (bad_data) where it is no BPE model, where ids are out
-  /// of range or given twice, where merges name tokens that are not in the vocabulary, or where
-  /// some byte could not be encoded. `byte_level`: texts reach the model as byte-level symbols.
+  /// of range or given twice, where merges name tokens that are not in the vocabulary, or where,
+  /// other than at the byte level, some byte could not be encoded. `byte_level`: texts reach the
+  /// model as byte-level symbols.
   static Bpe load(const TokenizerFile& file, bool byte_level);
 
   std::optional<int32_t> id_of(std::string_view token) const;
@@ -33,9 +34,13 @@ class Bpe {
   const std::vector<std::pair<std::string, int64_t>>& vocab() const { return vocab_; }
 
   bool ignore_merges() const { return ignore_merges_; }
-  /// Appends the ids that a character starts out as: its own, or those of its bytes. Throws Error
-  /// (bad_data) where there are none.
-  void append_character(std::string_view character, std::vector<int32_t>& ids) const;
+  /// Appends the ids that a character starts out as: its own, or those of its bytes. Vocabularies
+  /// of the byte level may lack rare bytes (SmolLM2's lacks 0x04): those become the unknown token,
+  /// a run of them one where the model says so, or nothing where there is none, as in `tokenizers`.
+  /// after_unknown: what it said of the word's character before. Returns whether an unknown token
+  /// stands last.
+  bool append_character(std::string_view character, bool after_unknown,
+                        std::vector<int32_t>& ids) const;
   const Merge* find_merge(int32_t left, int32_t right) const;
   /// Whether the symbols that a text starts out as may become parts of one token.
   bool may_join(int32_t left, int32_t right) const { return joins_.may_join(left, right); }
@@ -52,6 +57,7 @@ class Bpe {
   void load_vocab(const TokenizerFile& file);
   void load_merges(const TokenizerFile& file);
   void load_bytes(const JsonFields& model, bool byte_level);
+  void load_unknown(const JsonFields& model);
   std::vector<int32_t> symbols() const;
 
   std::vector<std::pair<std::string, int64_t>> vocab_;
@@ -60,6 +66,9 @@ class Bpe {
   std::unordered_map<uint64_t, Merge, Hash> merges_;
   Joins joins_;
   std::vector<int32_t> bytes_;  ///< with byte fallback: the ids of <0x00> to <0xFF>; else empty
+  bool lacks_symbols_ = false;  ///< some byte has none
+  std::optional<int32_t> unknown_;
+  bool fuse_unknown_ = false;
   bool ignore_merges_ = false;
 };
 

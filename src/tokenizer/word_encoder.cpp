@@ -22,9 +22,10 @@ void WordEncoder::encode(std::string_view word, std::vector<int32_t>& ids) {
     }
   }
   start_.clear();
+  bool unknown = false;
   for (size_t at = 0; at < word.size();) {
     const size_t n = static_cast<size_t>(utf8_length(word, at));
-    bpe_.append_character(word.substr(at, n), start_);
+    unknown = bpe_.append_character(word.substr(at, n), unknown, start_);
     at += n;
   }
   const std::span<const int32_t> all(start_);

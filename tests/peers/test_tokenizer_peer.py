@@ -178,6 +178,23 @@ def test_gpt2(tmp_path):
     compare(byte_level(pre_tokenizers.ByteLevel(add_prefix_space=False)), tmp_path, 20_000, 2)
 
 
+@pytest.mark.parametrize("unknown", [None, "<unk>"])
+@pytest.mark.parametrize("fuse", [True, False])
+def test_bytes_without_tokens(tmp_path, unknown, fuse):
+    """SmolLM2's vocabulary, for one, lacks 21 bytes."""
+    data = json.loads(byte_level(pre_tokenizers.ByteLevel(add_prefix_space=False)).to_str())
+    vocab = data["model"]["vocab"]
+    merged = {symbol for pair in data["model"]["merges"] for symbol in pair}
+    lost = [symbol for symbol in pre_tokenizers.ByteLevel.alphabet() if symbol not in merged]
+    assert len(lost) > 20
+    for symbol in lost:
+        del vocab[symbol]
+    if unknown:
+        vocab[unknown] = max(vocab.values()) + 1
+    data["model"].update(unk_token=unknown, fuse_unk=fuse)
+    compare(Tokenizer.from_str(json.dumps(data)), tmp_path, 10_000, 12)
+
+
 def test_llama3(tmp_path):
     pre_tokenizer = pre_tokenizers.Sequence([
         pre_tokenizers.Split(Regex(LLAMA3), "isolated"),

@@ -132,8 +132,13 @@ TEST(Load, EveryByteMustHaveAToken) {
                         {"\"<0x7F>\"", "byte 0x7f"});
   expect_llama2_refused([](Json& j) { j["model"]["byte_fallback"] = false; },
                         {"`model.byte_fallback`", "byte 0x00"});
-  expect_gpt2_refused([](Json& j) { j["model"]["vocab"].erase("\u0120"); },
-                      {"\"\u0120\"", "byte 0x20"});
+  // But at the byte level, where a token for the unknown must be one, if there is any.
+  expect_gpt2_refused(
+      [](Json& j) {
+        j["model"]["vocab"].erase("z");
+        j["model"]["unk_token"] = "<none>";
+      },
+      {"`model.unk_token`", "<none>"});
 }
 
 TEST(Load, OptionsOfTheModel) {

@@ -121,6 +121,20 @@ TEST(ByteLevelKind, IgnoreMergesTakesWholeWords) {
   EXPECT_THAT(load_json(json).encode(" ab"), ElementsAre(257));
 }
 
+TEST(ByteLevelKind, BytesWithoutATokenAreUnknownOrLeftOut) {
+  Json json = gpt2_tokenizer();
+  json["added_tokens"] = Json::array();
+  json["model"]["vocab"].erase("y");
+  json["model"]["vocab"].erase("z");
+  EXPECT_THAT(load_json(json).encode("azb xyz"), ElementsAre(256, ' ', 'x'));
+  EXPECT_THAT(load_json(json).encode("yz"), ElementsAre());
+  json["model"]["vocab"]["<unk>"] = 259;
+  json["model"]["unk_token"] = "<unk>";
+  EXPECT_THAT(load_json(json).encode("azb xyz"), ElementsAre('a', 259, 'b', ' ', 'x', 259, 259));
+  json["model"]["fuse_unk"] = true;
+  EXPECT_THAT(load_json(json).encode("azb xyzx"), ElementsAre('a', 259, 'b', ' ', 'x', 259, 'x'));
+}
+
 TEST(ByteLevelKind, LettersOfNewUnicodeVersionsAreLetters) {
   // U+31350 is a letter since Unicode 15, so it is one word with the letter after it, and a merge
   // of its last byte and that letter applies.
