@@ -8,6 +8,7 @@ from experiment_cells import DEFAULT_GROUPING, FEWER_STEPS, LENGTH_ROWS, LENGTH_
 from experiment_svg import STYLE, document, mark
 
 LINE = 26  # of the legend
+SPARE = 96  # width for labels that say more than model and heads
 
 
 def loss(found, row, method):
@@ -16,7 +17,7 @@ def loss(found, row, method):
     return None if nll is None or whole is None else nll - whole
 
 
-def draw(title, x_label, x_ticks, curves):
+def draw(title, x_label, x_ticks, curves, spare=0):
     """curves: label and points (x, nats above the original)."""
     every = [point for _, points in curves for point in points]
     x = Axis([a for a, _ in every], (LEFT, RIGHT), math.log, x_ticks, 36)
@@ -30,7 +31,7 @@ def draw(title, x_label, x_ticks, curves):
         place = TOP + 8 + LINE * number
         marks += [mark(shape, RIGHT + 24, place),
                   f'<text class="label {shape}" x="{RIGHT + 38}" y="{place + 4.5}">{escape(label)}</text>']
-    return document(title, WIDTH, HEIGHT, STYLE, [*body, *marks])
+    return document(title, WIDTH + spare, HEIGHT, STYLE, [*body, *marks])
 
 
 def name_of(row):
@@ -66,4 +67,4 @@ def length_plot(found):
     if not curves:
         return None
     return draw("What more text gains", "tokens of calibration text, no sampled ones", [(n, f"{n:,}") for n in LENGTHS],
-                curves)
+                curves, SPARE)

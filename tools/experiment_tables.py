@@ -5,7 +5,7 @@ import statistics
 from bench_tables import markdown
 from experiment_cells import (DATA_FREE, DEFAULT_GROUPING, FEWER_STEPS, LENGTH_ROWS, LENGTH_TEXTS, LENGTHS, REFINED_GROUPINGS,
                               SEEDS, TEXT_ONLY, method_of_length)
-from experiment_runs import duration, key_of
+from experiment_runs import key_of
 
 UNKNOWN = "–"
 MERGES = [method.key for method in DATA_FREE]
@@ -41,7 +41,7 @@ class Found:
     def values(self, row, method, grouping, field="ppl"):
         model, kv_heads = row
         place = model.name, kv_heads, method, "" if kv_heads == 1 else grouping
-        return [r[field] for r in self.records.get(place, [])]
+        return [r[field] for r in self.records.get(place, []) if field in r]  # older records know less
 
     def median(self, row, method, grouping, field="ppl"):
         values = self.values(row, method, grouping, field)
@@ -60,17 +60,21 @@ class Found:
         return sum(record["program"] != self.program for record in self.all())
 
 
-def ppl(value, best=None):
+def ppl(value, best=None, digits=2):
     if value is None:
         return UNKNOWN
-    text = f"{value:.2f}" if value < 100 else f"{value:,.0f}" if value < 1e6 else f"{value:.1e}"
+    text = f"{value:.{digits}f}" if value < 100 else f"{value:,.0f}" if value < 1e6 else f"{value:.1e}"
     return f"**{text}**" if value == best else text
 
 
-def ppl_cells(values):
+def ppl_cells(values, digits=2):
     """The lowest of several stands out."""
     known = [value for value in values if value is not None]
-    return [ppl(value, min(known) if len(known) > 1 else None) for value in values]
+    return [ppl(value, min(known) if len(known) > 1 else None, digits) for value in values]
+
+
+def took(seconds):
+    return UNKNOWN if seconds is None else f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.2f} s"
 
 
 def row_name(row):
@@ -126,7 +130,7 @@ def time_table(found):
         cells = []
         for method in methods:
             value, seconds = (found.median(row, method, DEFAULT_GROUPING, field) for field in ("ppl", "cpu_seconds"))
-            cells.append(UNKNOWN if value is None else f"{ppl(value)} ({duration(seconds)})")
+            cells.append(UNKNOWN if value is None else f"{ppl(value)} ({took(seconds)})")
         rows.append([row_name(row), *cells])
     return markdown(["steps", *methods.values()], rows)
 
@@ -151,8 +155,8 @@ def learned_table(found):
             continue
         seconds = [found.median(row, TEXT_ONLY.key, grouping, "cpu_seconds") for grouping in REFINED_GROUPINGS]
         rows.append([row_name(row),
-                     *ppl_cells([found.median(row, TEXT_ONLY.key, grouping) for grouping in REFINED_GROUPINGS]),
-                     *(UNKNOWN if s is None else duration(s) for s in seconds)])
+                     *ppl_cells([found.median(row, TEXT_ONLY.key, grouping) for grouping in REFINED_GROUPINGS], 3),
+                     *map(took, seconds)])
     names = ["neighbours" if grouping == "neighbour" else "by price" if grouping == "similarity" else grouping
              for grouping in REFINED_GROUPINGS]
     return markdown(["KV heads", *names, *(f"{name}, processor time" for name in names)], rows)
@@ -187,7 +191,7 @@ def cost_table(found):
         for row in found.rows():
             seconds = found.median(row, method, grouping, "cpu_seconds")
             peaks += found.values(row, method, grouping, "peak_bytes")
-            cells.append(UNKNOWN if seconds is None else f"{seconds:.2f} s" if seconds < 10 else duration(seconds))
+            cells.append(took(seconds))
         rows.append([name, *cells, f"{max(peaks) / 1e6:.0f} MB" if peaks else UNKNOWN])
     return markdown(["", *map(row_name, found.rows()), "peak memory"], rows)
 

@@ -34,7 +34,7 @@ def found(folder, cells):
         results.add({"key": experiment_tables.key_of({"name": cell.name()}), "model": cell.model.name,
                      "kv_heads": cell.kv_heads, "kv_bytes": 100 * cell.kv_heads, "ppl": 6 + number,
                      "nll": math.log(6 + number), "kl": 0.5, "top1": 0.5,
-                     "tokens": 1000, "seconds": 1.5, "peak_bytes": 2e6, "program": "p", "machine": "<m>",
+                     "tokens": 1000, "cpu_seconds": 1.5, "peak_bytes": 2e6, "program": "p", "machine": "<m>",
                      "threads": 2, "isa": "i", "version": "0", "seed": cell.seed})
     return experiment_tables.Found(FakeSetting(), Results(folder / "found.jsonl"), [MODEL], cells)
 
