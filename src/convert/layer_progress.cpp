@@ -31,7 +31,7 @@ std::function<void()> layer_progress(const CalibrationRun& run,
     const std::string at = step == 0 ? "" : fmt::format(", step {} of {}", step, steps);
     progress(fmt::format("refine: {}{}", where, at), before + std::max<int64_t>(step - 1, 0),
              total);
-    ++step;
+    step = std::min(step + 1, steps);  // a layer that begins again with less stays at its end
   };
 }
 

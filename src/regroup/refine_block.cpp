@@ -22,6 +22,41 @@ Adam adam_for(const BlockWeights& start) {
   return Adam(std::move(scales), sizes);
 }
 
+/// Wide models want smaller steps than narrow ones: a layer whose error did not fall begins again
+/// with less. SmolLM2-135M's error falls at a fifth or a 25th of what is best for models of width
+/// 64 to 128.
+constexpr double lower_rate = 0.2, least_rate = 0.03;
+
+/// Steps from `weights` on, until the error has not fallen for a while.
+void descend(WindowedBlock& block, const WindowSplit& split, const RefineOptions& options,
+             double rate, const std::function<void()>& step, BlockWeights& weights,
+             BlockWeights& best, RefineResult& result) {
+  Adam adam = adam_for(weights);
+  Turns turns(split.used, Random(options.seed, RandomUse::refine, options.layer));
+  std::vector<int64_t> some(static_cast<size_t>(std::min(options.windows, std::ssize(split.used))));
+  const int between = std::max(options.steps / refine_checks, 1);
+  result.steps = 0;
+  for (int missed = 0; result.steps < options.steps && missed < patience;) {
+    if (step) step();
+    turns.draw(some);
+    block.run(weights, some);
+    const BlockWeights gradient = block.gradient();
+    adam.step(parts_of(gradient), cosine_rate(rate, result.steps, options.steps),
+              parts_of(weights));
+    ++result.steps;
+    if (result.steps % between != 0 && result.steps < options.steps) continue;
+    const double now = block.error(weights, split.checked);
+    result.diverged = !std::isfinite(now);
+    if (result.diverged) return;
+    ++missed;
+    if (now >= result.after) continue;
+    missed = 0;
+    result.after = now;
+    result.kept = result.steps;
+    best = weights;
+  }
+}
+
 }  // namespace
 
 RefineResult refine_block(Context::Impl& context, const BlockShape& shape, const BlockGoal& goal,
@@ -38,28 +73,10 @@ RefineResult refine_block(Context::Impl& context, const BlockShape& shape, const
   RefineResult result;
   result.before = result.after = block.error(weights, split.checked);
   BlockWeights best = weights;
-  Adam adam = adam_for(weights);
-  Turns turns(split.used, Random(options.seed, RandomUse::refine, options.layer));
-  std::vector<int64_t> some(static_cast<size_t>(windows));
-  const int between = std::max(options.steps / refine_checks, 1);
-  for (int missed = 0; result.steps < options.steps && missed < patience;) {
-    if (step) step();
-    turns.draw(some);
-    block.run(weights, some);
-    const BlockWeights gradient = block.gradient();
-    adam.step(parts_of(gradient), cosine_rate(options.rate, result.steps, options.steps),
-              parts_of(weights));
-    ++result.steps;
-    if (result.steps % between != 0 && result.steps < options.steps) continue;
-    const double now = block.error(weights, split.checked);
-    result.diverged = !std::isfinite(now);
-    if (result.diverged) break;
-    ++missed;
-    if (now >= result.after) continue;
-    missed = 0;
-    result.after = now;
-    result.kept = result.steps;
-    best = weights;
+  for (double rate = options.rate; rate >= least_rate * options.rate; rate *= lower_rate) {
+    descend(block, split, options, rate, step, weights, best, result);
+    if (result.kept > 0 || result.diverged || result.steps == 0) break;
+    weights = best;
   }
   if (result.kept > 0) {
     result.heads = with_weights(std::move(result_heads), best);

@@ -51,6 +51,19 @@ TEST(RefineBlock, FindsWhatIsThere) {
   EXPECT_LT(relative_error(output_of(context, c, result.heads), target), 0.02 * result.before);
 }
 
+/// Steps as large as the matrices lead away; a 25th of them leads there.
+TEST(RefineBlock, BeginsAgainWithLessWhereNothingFalls) {
+  const BlockCase c(1, 0, {0, 2, 5}, lengths);
+  const BlockCase other(2, 0, {0, 2, 5}, lengths);
+  Context context({.threads = 2});
+  const Rows target = output_of(context, c, c.heads);
+  const Heads start = beside(c.heads, other.heads, 0.02);
+  const RefineResult result =
+      refine_block(context.impl(), c.shape, {c.inputs, target}, start, {.steps = 100, .rate = 1.0});
+  EXPECT_GT(result.kept, 0);
+  EXPECT_LT(result.after, 0.5 * result.before);
+}
+
 /// As test::naive gradients would: each of the four matrices alone gets it wrong.
 TEST(RefineBlock, MovesAllFour) {
   const BlockCase c(3, 20, {0, 3, 4}, lengths);

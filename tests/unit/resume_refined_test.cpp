@@ -138,6 +138,8 @@ TEST_F(ResumeRefined, TellsWhereRefiningIs) {
   convert(dir_ / "in", dir_ / "out", options_,
           [&](std::string_view what, int64_t done, int64_t total) {
             if (!what.starts_with("refine")) return;
+            // A layer that begins again with smaller steps says no more.
+            if (!told.empty() && what == told.back()) return;
             told.emplace_back(what);
             dones.push_back(done);
             EXPECT_EQ(total, layers * 3);
