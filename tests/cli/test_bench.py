@@ -73,6 +73,13 @@ class BenchTest(VerbCase):
 
     def test_backward(self):
         self.check_backward(flop=10 * 4 * 16 * 96 * 97 / 2)
+        self.check_backward("--v-head-dim", "8", "--q-len", "2", "--window", "10", "--softcap",
+                            "30", "--sinks", "--dtype", "bf16", flop=2 * (3 * 16 + 2 * 8) * 4 * 20,
+                            v_head_dim=8, q_len=2, window=10, softcap=30, sinks=True, dtype="bf16")
+        text = self.ok("bench", "backward", *SMALL, "--sinks", "--quiet")
+        for words in ["96 query tokens against 96 keys, 4/2 heads of size 16, f32, sinks",
+                      "attend_backward()", "attend()", "median", "SGEMM", " %"]:
+            self.assertIn(words, text)
         for isa in self.json("doctor")["isas"]:
             found = self.json("bench", "backward", *SMALL, "--dtype", "bf16", "--isa", isa)
             self.assertEqual((found["isa"], found["gemm"]), (isa, "bf16" if isa == "avx512_amx" else "f32"))

@@ -72,7 +72,7 @@ class CalibrateTest(VerbCase):
         self.assertEqual(known["groups"], [[[0, 1], [2, 3], [4, 5], [6, 7]]] * 6)
         self.assertGreater(known["estimated_seconds"], 0)
         # Hundreds of passes over two windows against a few over sixteen.
-        self.assertGreater(all_of_it["estimated_seconds"], 1.5 * known["estimated_seconds"])
+        self.assertGreater(all_of_it["estimated_seconds"], 4 * known["estimated_seconds"])
         self.assertRegex(self.ok("convert", SOURCE, self.root / "out", *QUICK, "--calibrate", "self", "--dry-run"),
                          r"time +about \d+ (s|min)\n")
         fewer = dry("--kv-rank", "8")
