@@ -32,10 +32,8 @@ void PairedChunk::load(int64_t i) {
   loaded_[static_cast<size_t>(i)] = true;
   const PairedBlock b = at(i);
   const StridedKv& kv = keys_.kv();
-  const bool k_finite = load_by_dim(kv.k, i, memory_.k_by_dim + i * key_block * k_row_ / 2,
-                                    memory_.k_by_key + i * key_block / 2 * k_stride_);
-  const bool v_finite =
-      load_by_dim(kv.v, i, memory_.v_by_dim + i * key_block * v_row_ / 2, nullptr);
+  const bool k_finite = load_by_dim(kv.k, i, b.k_by_dim, b.k_by_key);
+  const bool v_finite = load_by_dim(kv.v, i, b.v_by_dim, nullptr);
   finite_[static_cast<size_t>(i)] = k_finite && v_finite;
   std::fill_n(b.dk, key_block * k_stride_, 0.0f);
   std::fill_n(b.dv, key_block * v_stride_, 0.0f);
@@ -50,10 +48,8 @@ bool PairedChunk::load_by_dim(const AnyView<4>& x, int64_t i, uint32_t* by_dim,
   for (int64_t s = 0; s < key_block; s += 2) {
     for (int64_t j = 0; j < 2; ++j) {
       float* const from = memory_.two_rows + j * stride;
-      uint16_t* const to = memory_.rows + (s + j) * row;
       keys_.read(x, i, s + j, stride, from);
-      kernels_.encode(DType::bf16, from, stride, to);
-      std::fill(to + stride, to + row, uint16_t{0});
+      round_row(kernels_, from, x.shape[3], memory_.rows + (s + j) * row);
     }
     finite = finite && kernels_.all_finite(memory_.two_rows, 2 * stride);
     if (by_key) kernels_.pair_rows(memory_.two_rows, stride, 2, stride, by_key + s / 2 * stride);

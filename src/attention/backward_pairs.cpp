@@ -14,6 +14,11 @@ bool takes_pairs(const kernels::Table& kernels, const AttendBackwardItem& item) 
          item.d_out.dtype == DType::bf16 && kv.k.dtype == DType::bf16 && kv.v.dtype == DType::bf16;
 }
 
+void round_row(const kernels::Table& kernels, const float* row, int64_t n, uint16_t* to) {
+  kernels.encode(DType::bf16, row, row_stride(n), to);
+  std::fill(to + row_stride(n), to + pair_stride(n), uint16_t{0});
+}
+
 PairedTile::PairedTile(const kernels::Table& kernels, const ItemShape& shape, int64_t rows,
                        const PairedRows& memory)
     : kernels_(kernels),
@@ -34,11 +39,8 @@ void PairedTile::load(const float* q, const float* d_out) const {
 void PairedTile::load_rows(const float* from, int64_t dim, uint16_t* rows,
                            uint16_t* columns) const {
   const int64_t stride = row_stride(dim);
-  const int64_t padded = pair_stride(dim);
   for (int64_t r = 0; r < rows_; ++r) {
-    uint16_t* row = rows + r * padded;
-    kernels_.encode(DType::bf16, from + r * stride, stride, row);
-    std::fill(row + stride, row + padded, uint16_t{0});
+    round_row(kernels_, from + r * stride, dim, rows + r * pair_stride(dim));
   }
   kernels_.pair_rows(from, stride, rows_, stride, m_.words);
   std::fill(m_.words + ceil_div(rows_, 2) * stride, m_.words + depth_ / 2 * stride, 0u);

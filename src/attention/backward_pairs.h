@@ -15,6 +15,9 @@ bool takes_pairs(const kernels::Table& kernels, const AttendBackwardItem& item);
 /// Elements of a bf16 row of so many, zeros behind the last among them.
 constexpr int64_t pair_stride(int64_t n) { return round_up(n, kernels::pair_depth); }
 
+/// to [pair_stride(n)] = row [row_stride(n)] as bf16, and zeros.
+void round_row(const kernels::Table& kernels, const float* row, int64_t n, uint16_t* to);
+
 /// The rows of a tile; `depth` is pair_stride(rows).
 struct PairedRows {
   uint16_t* q;              ///< [rows][pair_stride(head_dim)], not scaled
@@ -29,9 +32,9 @@ struct PairedRows {
 
 /// Where a product of bf16 finds the keys of a block, and leaves their gradients.
 struct PairedBlock {
-  const uint32_t* k_by_dim;
-  const uint32_t* v_by_dim;
-  const uint32_t* k_by_key;
+  uint32_t* k_by_dim;
+  uint32_t* v_by_dim;
+  uint32_t* k_by_key;
   float* dk;
   float* dv;
   bool finite;  ///< otherwise nothing of it is to be used

@@ -2,6 +2,7 @@
 #include <span>
 #include <vector>
 
+#include "attention/backward_pairs.h"
 #include "bench/ceilings.h"
 #include "bench/counting.h"
 #include "bench/random_floats.h"
@@ -105,7 +106,7 @@ BackwardBenchResult bench_backward(Context& context, const BackwardBench& b,
   const AttendOptions attend_options{
       .mask = {.window = b.window}, .softcap = b.softcap, .sinks = sinks};
   const AttendBackwardItem item = arrays.item();
-  const bool in_tiles = b.dtype == DType::bf16 && context.impl().kernels->multiply_pairs;
+  const bool in_tiles = takes_pairs(*context.impl().kernels, item);
   bench::Ceilings ceilings(context.impl().pool, in_tiles);
   bench::Timing forward_time, backward_time;
   const auto turn = [&] {

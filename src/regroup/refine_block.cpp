@@ -27,10 +27,11 @@ Adam adam_for(const BlockWeights& start) {
 /// 64 to 128.
 constexpr double lower_rate = 0.2, least_rate = 0.03;
 
-/// Steps from `weights` on, until the error has not fallen for a while.
+/// Steps from `best` on, until the error has not fallen for a while. Leaves the best in `best`.
 void descend(WindowedBlock& block, const WindowSplit& split, const RefineOptions& options,
-             double rate, const std::function<void()>& step, BlockWeights& weights,
-             BlockWeights& best, RefineResult& result) {
+             double rate, const std::function<void()>& step, BlockWeights& best,
+             RefineResult& result) {
+  BlockWeights weights = best;
   Adam adam = adam_for(weights);
   Turns turns(split.used, Random(options.seed, RandomUse::refine, options.layer));
   std::vector<int64_t> some(static_cast<size_t>(std::min(options.windows, std::ssize(split.used))));
@@ -66,17 +67,15 @@ RefineResult refine_block(Context::Impl& context, const BlockShape& shape, const
   const int64_t windows = std::min(options.windows, std::ssize(split.used));
   WindowedBlock block(context, shape, goal, windows);
   Heads result_heads = balanced(heads);
-  BlockWeights weights = block_weights(result_heads);
+  BlockWeights best = block_weights(result_heads);
   for (Matrix Heads::*matrix : {&Heads::q, &Heads::k, &Heads::v, &Heads::o}) {
     result_heads.*matrix = Matrix();  // gives the memory back
   }
   RefineResult result;
-  result.before = result.after = block.error(weights, split.checked);
-  BlockWeights best = weights;
+  result.before = result.after = block.error(best, split.checked);
   for (double rate = options.rate; rate >= least_rate * options.rate; rate *= lower_rate) {
-    descend(block, split, options, rate, step, weights, best, result);
-    if (result.kept > 0 || result.diverged || result.steps == 0) break;
-    weights = best;
+    descend(block, split, options, rate, step, best, result);
+    if (result.kept > 0 || result.diverged) break;
   }
   if (result.kept > 0) {
     result.heads = with_weights(std::move(result_heads), best);

@@ -50,8 +50,8 @@ Bpe Bpe::load(const TokenizerFile& file, bool byte_level) {
   Bpe bpe;
   bpe.ignore_merges_ = model.boolean("ignore_merges", false);
   bpe.load_vocab(file);
-  bpe.load_bytes(model, byte_level);
-  bpe.load_unknown(model);
+  const bool complete = bpe.load_bytes(model, byte_level);
+  bpe.load_unknown(model, complete);
   bpe.load_merges(file);
   return bpe;
 }
@@ -113,11 +113,10 @@ std::vector<int32_t> Bpe::symbols() const {
   return ids;
 }
 
-/// Only at the byte level, where a byte has no token, is anything unknown.
-void Bpe::load_unknown(const JsonFields& model) {
+void Bpe::load_unknown(const JsonFields& model, bool complete) {
   const auto token = model.maybe_string("unk_token");
   fuse_unknown_ = model.boolean("fuse_unk", false);
-  if (!token || !bytes_.empty() || !lacks_symbols_) return;
+  if (!token || !bytes_.empty() || complete) return;
   unknown_ = id_of(*token);
   if (!unknown_) {
     fail(ErrorKind::bad_data, "{}: token \"{}\" is not in the vocabulary", model.where("unk_token"),
@@ -125,7 +124,7 @@ void Bpe::load_unknown(const JsonFields& model) {
   }
 }
 
-void Bpe::load_bytes(const JsonFields& model, bool byte_level) {
+bool Bpe::load_bytes(const JsonFields& model, bool byte_level) {
   const bool fallback = model.boolean("byte_fallback", false);
   if (!fallback && !byte_level) {
     fail(ErrorKind::bad_data,
@@ -134,19 +133,22 @@ void Bpe::load_bytes(const JsonFields& model, bool byte_level) {
          "can't be encoded",
          model.where("byte_fallback"));
   }
+  bool complete = true;
   std::vector<int32_t> bytes;
   for (int b = 0; b < 256; ++b) {
     const char byte = static_cast<char>(b);
     const std::string token = fmt::format("<0x{:02X}>", b);
     const std::string symbol = byte_level ? byte_level_symbols({&byte, 1}) : token;
-    if (!id_of(symbol)) lacks_symbols_ = true;
-    if (!id_of(symbol) && !byte_level) {
+    const bool known = id_of(symbol).has_value();
+    complete = complete && known;
+    if (!known && !byte_level) {
       fail(ErrorKind::bad_data, "{}: token \"{}\" is missing, so byte 0x{:02x} can't be encoded",
            model.where("vocab"), symbol, b);
     }
     if (const auto id = id_of(token); fallback && id) bytes.push_back(*id);
   }
   if (bytes.size() == 256) bytes_ = std::move(bytes);
+  return complete;
 }
 
 std::optional<int32_t> Bpe::id_of(std::string_view token) const {
@@ -165,7 +167,7 @@ bool Bpe::append_character(std::string_view character, bool after_unknown,
     for (const char c : character) ids.push_back(bytes_[static_cast<unsigned char>(c)]);
     return false;
   }
-  if (!unknown_) return after_unknown;
+  if (!unknown_) return false;
   if (!after_unknown || !fuse_unknown_) ids.push_back(*unknown_);
   return true;
 }

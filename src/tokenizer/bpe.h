@@ -56,8 +56,9 @@ class Bpe {
   };
   void load_vocab(const TokenizerFile& file);
   void load_merges(const TokenizerFile& file);
-  void load_bytes(const JsonFields& model, bool byte_level);
-  void load_unknown(const JsonFields& model);
+  /// Whether every byte has a token; only at the byte level may some have none.
+  bool load_bytes(const JsonFields& model, bool byte_level);
+  void load_unknown(const JsonFields& model, bool complete);
   std::vector<int32_t> symbols() const;
 
   std::vector<std::pair<std::string, int64_t>> vocab_;
@@ -65,9 +66,8 @@ class Bpe {
   std::unordered_map<char32_t, int32_t> characters_;  ///< tokens of one character
   std::unordered_map<uint64_t, Merge, Hash> merges_;
   Joins joins_;
-  std::vector<int32_t> bytes_;  ///< with byte fallback: the ids of <0x00> to <0xFF>; else empty
-  bool lacks_symbols_ = false;  ///< some byte has none
-  std::optional<int32_t> unknown_;
+  std::vector<int32_t> bytes_;      ///< with byte fallback: the ids of <0x00> to <0xFF>; else empty
+  std::optional<int32_t> unknown_;  ///< what bytes without a token become, if anything
   bool fuse_unknown_ = false;
   bool ignore_merges_ = false;
 };
