@@ -2,10 +2,8 @@
 """`gqa convert --grouping learned`: what it needs, what it tells, and that it is the same again."""
 
 import json
-import subprocess
 import unittest
 
-from gqa_case import GQA
 from model_folder import SOURCE
 from verb_case import HELDOUT, VerbCase
 
@@ -45,9 +43,8 @@ class LearnedTest(VerbCase):
                          r"price 0\.\d+, neighbour 0\.\d+, learned 0\.\d+")
 
     def test_unequal_without_refining(self):
-        # Steps of learning are not those of refining: slower than verbs usually are.
-        run = subprocess.run([GQA, "convert", SOURCE, self.root / "out", "--kv-heads", "3", "--unequal", *QUICK,
-                              "--refine", "0", "--json"], capture_output=True, timeout=300)
+        run = self.gqa("convert", SOURCE, self.root / "out", "--kv-heads", "3", "--unequal", *QUICK,
+                       "--refine", "0", "--json")
         self.assertEqual(run.returncode, 0, run.stderr.decode())
         result = json.loads(run.stdout)
         self.check_layers(result, ["price", "learned"])

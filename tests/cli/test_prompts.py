@@ -108,7 +108,7 @@ class PromptsTest(VerbCase):
                                    stdout=subprocess.PIPE, stderr=subprocess.PIPE)
             first = os.read(run.stdout.fileno(), 1 << 16)
             run.send_signal(signal.SIGINT)
-            out, said = run.communicate(timeout=gqa_case.TIMEOUT)
+            out, said = run.communicate(timeout=gqa_case.PATIENCE)
             self.assertEqual((run.returncode, said), (130, b"gqa: error: interrupted\n"))
             self.assertTrue((first + out).endswith(b"\n"))
             self.assertIn(b"Once upon a time", first)

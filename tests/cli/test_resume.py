@@ -9,8 +9,6 @@ import unittest
 import gqa_case
 from model_folder import write_sparse
 
-PATIENCE = 120  # seconds
-
 
 class ResumeTest(gqa_case.GqaCase):
     def setUp(self):
@@ -38,7 +36,7 @@ class ResumeTest(gqa_case.GqaCase):
             time.sleep(0.001)
         time.sleep(seconds)
         run.send_signal(how)
-        _, said = run.communicate(timeout=PATIENCE)
+        _, said = run.communicate(timeout=gqa_case.PATIENCE)
         return run.returncode, said.decode()
 
     def expect_whole(self):
@@ -73,7 +71,7 @@ class ResumeTest(gqa_case.GqaCase):
     def test_a_full_disk(self):
         limit = ["prlimit", "--fsize=12000000"]
         done = subprocess.run([*limit, gqa_case.GQA, *self.command], stdin=subprocess.DEVNULL,
-                              stderr=subprocess.PIPE, timeout=PATIENCE)
+                              stderr=subprocess.PIPE, timeout=gqa_case.PATIENCE)
         self.assertEqual(done.returncode, 75, done.stderr)
         self.assertRegex(done.stderr.decode(), "File too large.*the same command goes on")
         self.assertEqual(self.gqa(*self.command).returncode, 0)

@@ -13,7 +13,6 @@ import gqa_case
 from model_folder import SOURCE, ModelFolder, read_safetensors, safetensors
 from verb_case import HELDOUT
 
-PATIENCE = 120  # seconds
 LAYERS = 4
 STOPS = 20
 SIGNALS = signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL
@@ -78,7 +77,7 @@ class ResumeRefinedTest(gqa_case.GqaCase):
             said.append(line)
         time.sleep(seconds)
         run.send_signal(how)
-        _, rest = run.communicate(timeout=PATIENCE)
+        _, rest = run.communicate(timeout=gqa_case.PATIENCE)
         said += rest.splitlines()
         found = [LINE.match(line) for line in said]
         refined = [int(line[1]) for line in found if line and not line[2]]

@@ -15,8 +15,6 @@ import gqa_case
 from model_folder import SOURCE, write_sparse
 from verb_case import HELDOUT
 
-PATIENCE = 120  # seconds: for work that is long on purpose
-
 
 class StreamTest(gqa_case.GqaCase):
     def reports(self):
@@ -114,7 +112,7 @@ class LongWork(gqa_case.GqaCase):
 
     def wait_for_handlers(self, run):
         """Until the program catches SIGINT: before that the signal just kills it."""
-        for _ in range(PATIENCE * 100):
+        for _ in range(gqa_case.PATIENCE * 100):
             with open(f"/proc/{run.pid}/status") as status:
                 caught = next(line for line in status if line.startswith("SigCgt:"))
             if int(caught.split()[1], 16) >> (signal.SIGINT - 1) & 1:
@@ -140,7 +138,7 @@ class ProgressTest(LongWork):
         reader.start()
         try:
             done = subprocess.run([gqa_case.GQA, *args], stdout=subprocess.PIPE, stderr=slave,
-                                  stdin=subprocess.DEVNULL, timeout=PATIENCE,
+                                  stdin=subprocess.DEVNULL, timeout=gqa_case.PATIENCE,
                                   env=dict(os.environ, TERM="xterm") | environment)
         finally:
             os.close(slave)
@@ -187,7 +185,7 @@ class InterruptTest(LongWork):
 
     def stopped(self, run, how):
         run.send_signal(how)
-        out, said = run.communicate(timeout=PATIENCE)
+        out, said = run.communicate(timeout=gqa_case.PATIENCE)
         self.assertEqual((run.returncode, out), (130, b""), said)
         self.assertTrue(said.endswith(b"gqa: error: interrupted\n"), said)
 

@@ -77,7 +77,7 @@ class TuneTest(VerbCase):
             while run.poll() is None and not list(self.root.glob("*/calibration.txt")):
                 time.sleep(0.01)
             run.send_signal(signal.SIGINT)
-            _, said = run.communicate(timeout=60)
+            _, said = run.communicate(timeout=gqa_case.PATIENCE)
             self.assertEqual(run.returncode, code, said)
             self.assertEqual(b"goes on" in said, code == 75, said)
             self.assertEqual(list(self.root.glob("gqa-tune-*")), [])
