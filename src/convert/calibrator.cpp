@@ -139,9 +139,8 @@ HeadGroups Calibrator::best_groups(const LayerStudy& study,
   for (const HeadGroups& groups : candidates) {
     Heads heads = closed_form(study, groups);
     const BlockShape shape(s.config, s.text, heads);
-    const double error = refit_outputs(s.context.impl(), shape, study.inputs, study.output,
-                                       std::move(heads), s.place)
-                             .after;
+    const BlockGoal goal{.inputs = study.inputs, .target = study.output, .place = s.place};
+    const double error = refit_outputs(s.context.impl(), shape, goal, std::move(heads)).after;
     if (best != nullptr && error >= least) continue;
     best = &groups;
     least = error;

@@ -55,7 +55,7 @@ class Calibrator {
 
   /// The layer converted: merged as the options say, then fitted to what the original's layer makes
   /// of the inputs that the layers already converted (rounded as they are written) give it, and of
-  /// what they have lost. Layers that are left out are converted on the way.
+  /// half of what they have lost. Layers that are left out are converted on the way.
   MergedLayer convert(int64_t layer, const std::vector<HeadGroups>& groups,
                       const Progress& progress);
   /// Where an earlier run wrote a part of a layer: once all of it is known, convert() and

@@ -27,7 +27,7 @@ class LayerChain {
   /// The layer that the next call converts.
   int64_t next() const { return next_; }
   /// Converts a layer: fitted to what the original's layer makes of the inputs that the layers so
-  /// far give it, and of what they have lost.
+  /// far give it, and of half of what they have lost.
   Heads convert(const HeadGroups& groups, int steps, const std::function<void()>& interrupt);
   /// Takes a layer as an earlier run wrote it: the text goes through it, nothing is fitted.
   void take_over(const HeadGroups& groups, const WrittenLayer& written);

@@ -18,11 +18,10 @@ double trial_error(CalibrationRun& run, const LayerStudy& study, int64_t layer,
   Context::Impl& context = run.context.impl();
   Heads heads = closed_form(study, groups);
   const BlockShape shape(run.config, run.text, heads);
+  const BlockGoal goal{.inputs = study.inputs, .target = study.output, .place = run.place};
   const int steps = std::min(most_steps, run.calibration.steps);
-  if (steps > 0) {
-    heads = refit_outputs(context, shape, study.inputs, study.output, heads, run.place).heads;
-  }
-  return refine_block(context, shape, {study.inputs, study.output}, heads,
+  if (steps > 0) heads = refit_outputs(context, shape, goal, heads).heads;
+  return refine_block(context, shape, goal, heads,
                       {.steps = steps, .seed = run.options.seed, .layer = layer}, interrupt)
       .after;
 }

@@ -99,7 +99,7 @@ class Learner {
     const Heads heads = closed_form(study_, groups);
     BlockShape shape = shape_;
     shape.q_begin = heads.q_begin;
-    return refit_outputs(context_, shape, study_.inputs, study_.output, heads).after;
+    return refit_outputs(context_, shape, {study_.inputs, study_.output}, heads).after;
   }
 
   Context::Impl& context_;

@@ -9,7 +9,8 @@
 namespace gqa {
 namespace {
 
-constexpr int patience = 6;  ///< checks without a new least error
+/// Checks without a new least error: large steps gain late, when they have become smaller.
+constexpr int first_patience = 6, patience = 4;
 
 /// Steps are relative to the root mean square of where a matrix began.
 Adam adam_for(const BlockWeights& start) {
@@ -22,40 +23,44 @@ Adam adam_for(const BlockWeights& start) {
   return Adam(std::move(scales), sizes);
 }
 
-/// Wide models want smaller steps than narrow ones: a layer whose error did not fall begins again
-/// with less. SmolLM2-135M's error falls at a fifth or a 25th of what is best for models of width
-/// 64 to 128.
-constexpr double lower_rate = 0.2, least_rate = 0.03;
+/// Wide models want smaller steps than narrow ones, and some of their layers smaller ones than
+/// others: where the error has stopped falling too early, a layer goes on with less.
+constexpr double lower_rate = 0.2, least_rate = 0.005;
 
-/// Steps from `best` on, until the error has not fallen for a while. Leaves the best in `best`.
-void descend(WindowedBlock& block, const WindowSplit& split, const RefineOptions& options,
+/// Steps from `best` on, which keeps the best of them. Whether that was all that there is to try:
+/// not where the error went up twofold, or has not fallen for a while.
+bool descend(WindowedBlock& block, const WindowSplit& split, const RefineOptions& options,
              double rate, const std::function<void()>& step, BlockWeights& best,
              RefineResult& result) {
   BlockWeights weights = best;
   Adam adam = adam_for(weights);
   Turns turns(split.used, Random(options.seed, RandomUse::refine, options.layer));
   std::vector<int64_t> some(static_cast<size_t>(std::min(options.windows, std::ssize(split.used))));
+  const int most_missed = rate == options.rate ? first_patience : patience;
   const int between = std::max(options.steps / refine_checks, 1);
-  result.steps = 0;
-  for (int missed = 0; result.steps < options.steps && missed < patience;) {
+  int missed = 0;
+  for (int done = 0; done < options.steps;) {
     if (step) step();
     turns.draw(some);
     block.run(weights, some);
     const BlockWeights gradient = block.gradient();
-    adam.step(parts_of(gradient), cosine_rate(rate, result.steps, options.steps),
-              parts_of(weights));
+    adam.step(parts_of(gradient), cosine_rate(rate, done, options.steps), parts_of(weights));
+    ++done;
     ++result.steps;
-    if (result.steps % between != 0 && result.steps < options.steps) continue;
+    if (done % between != 0 && done < options.steps) continue;
     const double now = block.error(weights, split.checked);
     result.diverged = !std::isfinite(now);
-    if (result.diverged) return;
-    ++missed;
-    if (now >= result.after) continue;
-    missed = 0;
-    result.after = now;
-    result.kept = result.steps;
-    best = weights;
+    if (result.diverged) return true;
+    if (now < result.after) {
+      missed = 0;
+      result.after = now;
+      result.kept = result.steps;
+      best = weights;
+    } else if (++missed == most_missed || now > 2 * result.after) {
+      return false;
+    }
   }
+  return true;
 }
 
 }  // namespace
@@ -74,8 +79,7 @@ RefineResult refine_block(Context::Impl& context, const BlockShape& shape, const
   RefineResult result;
   result.before = result.after = block.error(best, split.checked);
   for (double rate = options.rate; rate >= least_rate * options.rate; rate *= lower_rate) {
-    descend(block, split, options, rate, step, best, result);
-    if (result.kept > 0 || result.diverged) break;
+    if (descend(block, split, options, rate, step, best, result)) break;
   }
   if (result.kept > 0) {
     result.heads = with_weights(std::move(result_heads), best);

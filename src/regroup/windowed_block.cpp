@@ -35,14 +35,19 @@ void WindowedBlock::look_behind_mlp() {
   constexpr int64_t lump = 1024;  // bounds the MLP's memory
   const RowsRef& hidden = *goal_.hidden;
   behind_ = ScratchRows(goal_.place, hidden.rows(), hidden.cols());
+  for (int64_t r = 0; r < hidden.rows(); r += lump) {
+    const int64_t n = std::min(lump, hidden.rows() - r);
+    behind_.map().middleRows(r, n) =
+        goal_.mlp->run(hidden.middleRows(r, n) + goal_.target.middleRows(r, n));
+  }
+  behind_weights_ = weights_by_size(row_squares(behind_));
   double added = 0;
   for (int64_t r = 0; r < hidden.rows(); r += lump) {
     const int64_t n = std::min(lump, hidden.rows() - r);
-    const Rows behind = goal_.mlp->run(hidden.middleRows(r, n) + goal_.target.middleRows(r, n));
-    behind_.map().middleRows(r, n) = behind;
-    added += squared_norm(behind - hidden.middleRows(r, n));
+    added += squared_norm(behind_.map().middleRows(r, n) - hidden.middleRows(r, n),
+                          slice(behind_weights_, r, n));
   }
-  weight_ = squared_norm(goal_.target) / std::max(added, 1e-300);
+  weight_ = squared_norm(goal_.target, goal_.weights) / std::max(added, 1e-300);
 }
 
 double WindowedBlock::run(const BlockWeights& weights, std::span<const int64_t> windows) {
@@ -50,9 +55,13 @@ double WindowedBlock::run(const BlockWeights& weights, std::span<const int64_t> 
   block_->run(weights);
   const Rows output = block_->output();
   residual_ = output - some_target_;
-  if (goal_.mlp == nullptr) return squared_norm(residual_);
+  double error = squared_norm(residual_, some_weights_);
+  weigh(residual_, some_weights_);
+  if (goal_.mlp == nullptr) return error;
   residual_behind_ = goal_.mlp->run(some_hidden_ + output) - some_behind_;
-  return squared_norm(residual_) + weight_ * squared_norm(residual_behind_);
+  error += weight_ * squared_norm(residual_behind_, some_behind_weights_);
+  weigh(residual_behind_, some_behind_weights_);
+  return error;
 }
 
 BlockWeights WindowedBlock::gradient() const {
@@ -62,9 +71,9 @@ BlockWeights WindowedBlock::gradient() const {
 }
 
 double WindowedBlock::wanted() const {
-  const double output = squared_norm(some_target_);
+  const double output = squared_norm(some_target_, some_weights_);
   if (goal_.mlp == nullptr) return output;
-  return output + weight_ * squared_norm(some_behind_ - some_hidden_);
+  return output + weight_ * squared_norm(some_behind_ - some_hidden_, some_behind_weights_);
 }
 
 double WindowedBlock::error(const BlockWeights& weights, std::span<const int64_t> windows) {
@@ -85,19 +94,31 @@ void WindowedBlock::take(std::span<const int64_t> windows) {
     begin[i + 1] =
         begin[i] + (i < windows.size() ? shape_.window_begin[w + 1] - shape_.window_begin[w] : 0);
   }
+  const auto for_windows = [&](const auto& copy) {
+    for (size_t i = 0; i < windows.size(); ++i) {
+      copy(shape_.window_begin[static_cast<size_t>(windows[i])], begin[i], begin[i + 1] - begin[i]);
+    }
+  };
   const auto gather = [&](const RowsRef& all, Rows& some) {
     some.resize(begin.back(), all.cols());
-    for (size_t i = 0; i < windows.size(); ++i) {
-      const int64_t from = shape_.window_begin[static_cast<size_t>(windows[i])];
-      const int64_t n = begin[i + 1] - begin[i];
-      some.middleRows(begin[i], n) = all.middleRows(from, n);
-    }
+    for_windows([&](int64_t from, int64_t to, int64_t n) {
+      some.middleRows(to, n) = all.middleRows(from, n);
+    });
+  };
+  const auto gather_weights = [&](const TokenWeights& all, TokenWeights& some) {
+    some.clear();
+    if (all.empty()) return;
+    for_windows([&](int64_t from, int64_t, int64_t n) {
+      some.insert(some.end(), all.begin() + from, all.begin() + from + n);
+    });
   };
   gather(goal_.inputs, some_inputs_);
   gather(goal_.target, some_target_);
+  gather_weights(goal_.weights, some_weights_);
   if (goal_.mlp == nullptr) return;
   gather(*goal_.hidden, some_hidden_);
   gather(behind_, some_behind_);
+  gather_weights(behind_weights_, some_behind_weights_);
 }
 
 }  // namespace gqa

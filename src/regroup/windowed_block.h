@@ -9,6 +9,7 @@
 #include "regroup/block_attention.h"
 #include "regroup/mlp_block.h"
 #include "regroup/scratch_matrix.h"
+#include "regroup/token_weights.h"
 
 namespace gqa {
 
@@ -20,6 +21,7 @@ ConstParts parts_of(const BlockWeights& weights);
 struct BlockGoal {
   RowsRef inputs;  ///< [tokens, inputs], see Heads
   RowsRef target;  ///< [tokens, width]
+  TokenWeights weights = {};
   /// The layer's MLP, to match what it makes of the output, too; or null.
   MlpBlock* mlp = nullptr;
   std::optional<RowsRef> hidden = {};  ///< [tokens, width], with mlp: what the output is added to
@@ -32,8 +34,9 @@ class WindowedBlock {
   WindowedBlock(Context::Impl& context, const BlockShape& shape, const BlockGoal& goal,
                 int64_t windows);
 
-  /// The squared error of the output on these windows, summed; with an MLP, plus that behind it,
-  /// weighed so that what is wanted at both places counts alike. What gradient() refers to.
+  /// The squared error of the output on these windows, tokens weighed; with an MLP, plus that
+  /// behind it, tokens weighed by the size of what is wanted there, all so that what is wanted at
+  /// both places counts alike. What gradient() refers to.
   double run(const BlockWeights& weights, std::span<const int64_t> windows);
   /// Of half of it.
   BlockWeights gradient() const;
@@ -48,11 +51,13 @@ class WindowedBlock {
 
   const BlockShape& shape_;
   BlockGoal goal_;
-  ScratchRows behind_;  ///< [tokens, width]: what is wanted behind the MLP
-  double weight_ = 0;   ///< of errors there
+  ScratchRows behind_;           ///< [tokens, width]: what is wanted behind the MLP
+  TokenWeights behind_weights_;  ///< of errors there
+  double weight_ = 0;            ///< of all of them
   BlockShape some_;
   Rows some_inputs_, some_target_, residual_;
   Rows some_hidden_, some_behind_, residual_behind_;
+  TokenWeights some_weights_, some_behind_weights_;
   std::optional<BlockAttention> block_;
 };
 

@@ -123,21 +123,10 @@ TEST(MlpBlock, ThreadsChangeNoBit) {
 }
 
 /// The gradient of the whole error, along a direction.
-TEST(WindowedBlock, GradientLooksBehindTheMlp) {
-  const BlockCase c(5, 0, {0, 2, 3}, {37, 20, 41, 30});
-  const BlockCase other(6, 0, {0, 2, 3}, {37, 20, 41, 30});
-  const MlpCase m(7, 10, 24, false);
-  Context context({.threads = 2});
-  MlpBlock mlp(context.impl(), m.layer, eps);
-  const Rows hidden = some_hidden(c.inputs.rows(), 10);
-  const Rows target = some_hidden(c.inputs.rows(), 10).reverse();
-  WindowedBlock block(context.impl(), c.shape, {c.inputs, target, &mlp, hidden}, 2);
+/// What the run() of a block of two windows depends on, by finite differences.
+void expect_gradient(WindowedBlock& block, const BlockWeights& at, const BlockWeights& change) {
   const std::vector<int64_t> windows{3, 1};
-  const BlockWeights at = block_weights(c.heads);
-  const double without =
-      WindowedBlock(context.impl(), c.shape, {c.inputs, target}, 2).run(at, windows);
-  EXPECT_GT(block.run(at, windows), 1.02 * without);
-  const BlockWeights change = block_weights(other.heads);
+  block.run(at, windows);
   const double slope = block.gradient().dot(change);
   const auto error = [&](float step) {
     BlockWeights moved = at;
@@ -148,6 +137,50 @@ TEST(WindowedBlock, GradientLooksBehindTheMlp) {
   const double wide = (error(h) - error(-h)) / (2 * static_cast<double>(h));
   const double narrow = (error(h / 2) - error(-h / 2)) / static_cast<double>(h);
   EXPECT_NEAR(slope, (4 * narrow - wide) / 3, 2e-3 * std::abs(slope));
+}
+
+TEST(WindowedBlock, GradientLooksBehindTheMlp) {
+  const BlockCase c(5, 0, {0, 2, 3}, {37, 20, 41, 30});
+  const BlockCase other(6, 0, {0, 2, 3}, {37, 20, 41, 30});
+  const MlpCase m(7, 10, 24, false);
+  Context context({.threads = 2});
+  MlpBlock mlp(context.impl(), m.layer, eps);
+  Rows hidden = some_hidden(c.inputs.rows(), 10);
+  const Rows target = some_hidden(c.inputs.rows(), 10).reverse();
+  BlockGoal goal{.inputs = c.inputs, .target = target, .mlp = &mlp, .hidden = hidden};
+  const std::vector<int64_t> windows{3, 1};
+  const BlockWeights at = block_weights(c.heads), change = block_weights(other.heads);
+  WindowedBlock block(context.impl(), c.shape, goal, 2);
+  const double without =
+      WindowedBlock(context.impl(), c.shape, {c.inputs, target}, 2).run(at, windows);
+  const double all_alike = block.run(at, windows);
+  EXPECT_GT(all_alike, 1.02 * without);
+  expect_gradient(block, at, change);
+  goal.weights.assign(static_cast<size_t>(c.inputs.rows()), 0.25f);
+  hidden.row(c.shape.window_begin[1] + 4) *= 50;  // in a window that runs: behind it weighs little
+  WindowedBlock weighed(context.impl(), c.shape, goal, 2);
+  EXPECT_LT(weighed.run(at, windows), 0.6 * all_alike);
+  expect_gradient(weighed, at, change);
+}
+
+/// A row that is large by far, and wrong, leaves others nearly as they would be without it.
+TEST(TokenWeights, BoundWhatOneTokenCounts) {
+  EXPECT_EQ(weights_by_size({}), TokenWeights());
+  EXPECT_EQ(weights_by_size({0, 0, 0}), TokenWeights());
+  EXPECT_EQ(weights_by_size({1, 2, 3, 4, 48}), TokenWeights());
+  EXPECT_EQ(weights_by_size({1, 2, 96, 4, 1}), TokenWeights({1, 1, 1.0f / 3, 1, 1}));
+  Rows rows = some_hidden(5, 3);
+  const TokenWeights weights{1, 0.25f, 0, 1, 4};
+  Rows by_roots = rows;
+  weigh_by_roots(by_roots, weights);
+  EXPECT_NEAR(squared_norm(rows, weights), squared_norm(by_roots, {}),
+              1e-6 * squared_norm(rows, weights));
+  EXPECT_EQ(slice(weights, 1, 2), TokenWeights({0.25f, 0}));
+  const Rows before = rows;
+  weigh(rows, weights);
+  EXPECT_EQ(rows.row(1), 0.25f * before.row(1));
+  EXPECT_EQ(rows.row(3), before.row(3));
+  EXPECT_EQ(row_squares_of_sum(before, rows).at(3), 4 * row_squares(before).at(3));
 }
 
 /// A goal that the output alone says nothing of: it is matched already, but not where that shows.
@@ -168,10 +201,10 @@ TEST(RefineBlock, MatchesWhatTheMlpMakesOfIt) {
     return (got - mlp.run(hidden + target)).squaredNorm();
   };
   const RefineOptions options{.steps = 120};
+  const BlockGoal goal{.inputs = c.inputs, .target = target, .mlp = &mlp, .hidden = hidden};
   const Heads blind =
       refine_block(context.impl(), c.shape, {c.inputs, target}, c.heads, options).heads;
-  const RefineResult seeing =
-      refine_block(context.impl(), c.shape, {c.inputs, target, &mlp, hidden}, c.heads, options);
+  const RefineResult seeing = refine_block(context.impl(), c.shape, goal, c.heads, options);
   EXPECT_LT(seeing.after, seeing.before);
   EXPECT_LT(behind(seeing.heads), 0.95 * behind(blind));
 }

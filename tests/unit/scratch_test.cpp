@@ -100,7 +100,8 @@ TEST(ScratchMatrix, ResultsAreThoseOfMemory) {
   EXPECT_EQ(merged.v, closed_form(two, {{0, 1}}).v);
   const BlockShape shape(test::block_config(6, 0), c.text, merged);
   const auto refit = [&](const LayerStudy& s, const ScratchPlace& place) {
-    return refit_outputs(context.impl(), shape, s.inputs, s.output, merged, place);
+    return refit_outputs(context.impl(), shape,
+                         {.inputs = s.inputs, .target = s.output, .place = place}, merged);
   };
   const OutputFit fit = refit(one, memory), same = refit(two, disk);
   EXPECT_EQ(fit.heads.o, same.heads.o);
