@@ -83,7 +83,7 @@ Heads LayerChain::convert(const HeadGroups& groups, int steps,
     }
     const BlockGoal goal{inputs,
                          target,
-                         weights_by_size(row_squares_of_sum(converted_.hidden(), target)),
+                         weights_by_size(row_squares(converted_.hidden() + target.map())),
                          mlp ? &*mlp : nullptr,
                          converted_.hidden(),
                          run_.place};

@@ -120,12 +120,12 @@ OutputFit refit_outputs(Context::Impl& context, const BlockShape& shape, const B
   for (const double pull : pulls) {
     Matrix o = fitted(moments, wanted, start, shape.head_dim, pull);
     const double error = checked.error(context, o);
-    if (!(error < fit.after)) {
-      if (fit.after < fit.before) break;  // it fell, and rises again
-      continue;
+    if (error < fit.after) {
+      fit.heads.o = std::move(o);
+      fit.after = error;
+    } else if (fit.after < fit.before) {
+      break;  // it fell, and rises again
     }
-    fit.heads.o = std::move(o);
-    fit.after = error;
   }
   return fit;
 }

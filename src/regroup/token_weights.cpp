@@ -20,22 +20,6 @@ TokenWeights weights_by_size(const std::vector<double>& squares) {
   return weights;
 }
 
-std::vector<double> row_squares(const RowsRef& rows) {
-  std::vector<double> squares;
-  for (int64_t r = 0; r < rows.rows(); ++r) {
-    squares.push_back(static_cast<double>(rows.row(r).squaredNorm()));
-  }
-  return squares;
-}
-
-std::vector<double> row_squares_of_sum(const RowsRef& a, const RowsRef& b) {
-  std::vector<double> squares;
-  for (int64_t r = 0; r < a.rows(); ++r) {
-    squares.push_back(static_cast<double>((a.row(r) + b.row(r)).squaredNorm()));
-  }
-  return squares;
-}
-
 TokenWeights slice(const TokenWeights& weights, int64_t row, int64_t n) {
   if (weights.empty()) return {};
   return {weights.begin() + row, weights.begin() + row + n};

@@ -17,9 +17,15 @@ using TokenWeights = std::vector<float>;
 /// one. Empty if none is larger. `squares`: of the hidden states.
 TokenWeights weights_by_size(const std::vector<double>& squares);
 
-/// Of each row.
-std::vector<double> row_squares(const RowsRef& rows);
-std::vector<double> row_squares_of_sum(const RowsRef& a, const RowsRef& b);
+/// Of each row, of a sum of matrices for one.
+template <typename Derived>
+std::vector<double> row_squares(const Eigen::MatrixBase<Derived>& rows) {
+  std::vector<double> squares;
+  for (Eigen::Index r = 0; r < rows.rows(); ++r) {
+    squares.push_back(static_cast<double>(rows.row(r).squaredNorm()));
+  }
+  return squares;
+}
 
 /// The weights of rows [row, row + n).
 TokenWeights slice(const TokenWeights& weights, int64_t row, int64_t n);

@@ -40,7 +40,7 @@ void WindowedBlock::look_behind_mlp() {
     behind_.map().middleRows(r, n) =
         goal_.mlp->run(hidden.middleRows(r, n) + goal_.target.middleRows(r, n));
   }
-  behind_weights_ = weights_by_size(row_squares(behind_));
+  behind_weights_ = weights_by_size(row_squares(behind_.map()));
   double added = 0;
   for (int64_t r = 0; r < hidden.rows(); r += lump) {
     const int64_t n = std::min(lump, hidden.rows() - r);

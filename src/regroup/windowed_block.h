@@ -19,9 +19,9 @@ ConstParts parts_of(const BlockWeights& weights);
 
 /// What a layer's attention should put out, on all rows of a text, which lie elsewhere.
 struct BlockGoal {
-  RowsRef inputs;  ///< [tokens, inputs], see Heads
-  RowsRef target;  ///< [tokens, width]
-  TokenWeights weights = {};
+  RowsRef inputs;             ///< [tokens, inputs], see Heads
+  RowsRef target;             ///< [tokens, width]
+  TokenWeights weights = {};  ///< of errors of the output
   /// The layer's MLP, to match what it makes of the output, too; or null.
   MlpBlock* mlp = nullptr;
   std::optional<RowsRef> hidden = {};  ///< [tokens, width], with mlp: what the output is added to

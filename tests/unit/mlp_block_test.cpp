@@ -122,10 +122,10 @@ TEST(MlpBlock, ThreadsChangeNoBit) {
   for (size_t i = 2; i < results.size(); ++i) EXPECT_EQ(results[i], results[i % 2]);
 }
 
-/// The gradient of the whole error, along a direction.
-/// What the run() of a block of two windows depends on, by finite differences.
+const std::vector<int64_t> windows{3, 1};
+
+/// The gradient of the whole error on these windows, along a direction, by finite differences.
 void expect_gradient(WindowedBlock& block, const BlockWeights& at, const BlockWeights& change) {
-  const std::vector<int64_t> windows{3, 1};
   block.run(at, windows);
   const double slope = block.gradient().dot(change);
   const auto error = [&](float step) {
@@ -148,7 +148,6 @@ TEST(WindowedBlock, GradientLooksBehindTheMlp) {
   Rows hidden = some_hidden(c.inputs.rows(), 10);
   const Rows target = some_hidden(c.inputs.rows(), 10).reverse();
   BlockGoal goal{.inputs = c.inputs, .target = target, .mlp = &mlp, .hidden = hidden};
-  const std::vector<int64_t> windows{3, 1};
   const BlockWeights at = block_weights(c.heads), change = block_weights(other.heads);
   WindowedBlock block(context.impl(), c.shape, goal, 2);
   const double without =
@@ -163,7 +162,7 @@ TEST(WindowedBlock, GradientLooksBehindTheMlp) {
   expect_gradient(weighed, at, change);
 }
 
-/// A row that is large by far, and wrong, leaves others nearly as they would be without it.
+/// Squares count up to 16 medians of them.
 TEST(TokenWeights, BoundWhatOneTokenCounts) {
   EXPECT_EQ(weights_by_size({}), TokenWeights());
   EXPECT_EQ(weights_by_size({0, 0, 0}), TokenWeights());
@@ -180,7 +179,7 @@ TEST(TokenWeights, BoundWhatOneTokenCounts) {
   weigh(rows, weights);
   EXPECT_EQ(rows.row(1), 0.25f * before.row(1));
   EXPECT_EQ(rows.row(3), before.row(3));
-  EXPECT_EQ(row_squares_of_sum(before, rows).at(3), 4 * row_squares(before).at(3));
+  EXPECT_EQ(row_squares(before + rows).at(3), 4 * row_squares(before).at(3));
 }
 
 /// A goal that the output alone says nothing of: it is matched already, but not where that shows.

@@ -68,6 +68,13 @@ TEST(RefineBlock, GoesOnWithLessWhereStepsAreTooLarge) {
   }
 }
 
+/// Noise in the first rows, `much` times as large as the target if it were in all of them.
+void add_noise(Rows& target, float much, int64_t rows, uint64_t seed) {
+  std::mt19937_64 random(seed);
+  const Rows noise = test::random_matrix(random, target.rows(), target.cols()).cast<float>();
+  target.topRows(rows) += much * target.norm() / noise.norm() * noise.topRows(rows);
+}
+
 /// On the eighth of nine windows.
 double held_out_error(Context& context, const BlockCase& c, const Heads& heads,
                       const Rows& target) {
@@ -109,9 +116,7 @@ TEST(RefineBlock, StopsWhereHeldOutTextGainsNothing) {
   const BlockCase c(7, 0, {0, 2, 4}, lengths);
   Context context({.threads = 2});
   Rows target = output_of(context, c, c.heads);
-  std::mt19937_64 random(8);
-  const Rows noise = test::random_matrix(random, target.rows(), target.cols()).cast<float>();
-  target += 0.5f * target.norm() / noise.norm() * noise;
+  add_noise(target, 0.5f, target.rows(), 8);
   const RefineResult result =
       refine_block(context.impl(), c.shape, {c.inputs, target}, c.heads, {.steps = 240});
   EXPECT_EQ(result.kept, 0);
@@ -227,10 +232,7 @@ TEST(RefitOutputs, KeepsOutputsThatNothingBeats) {
   const BlockCase c(19, 0, {0, 2, 4}, lengths);
   Context context({.threads = 2});
   Rows target = output_of(context, c, c.heads);
-  std::mt19937_64 random(20);
-  const Rows noise = test::random_matrix(random, target.rows(), target.cols()).cast<float>();
-  const int64_t held = c.text.begin[7];
-  target.topRows(held) += 3 * target.norm() / noise.norm() * noise.topRows(held);
+  add_noise(target, 3, c.text.begin[7], 20);
   const OutputFit fit = refit_outputs(context.impl(), c.shape, {c.inputs, target}, c.heads);
   EXPECT_LT(fit.before, 1e-6);
   EXPECT_EQ(fit.after, fit.before);
@@ -243,10 +245,7 @@ TEST(RefitOutputs, GoesPartOfTheWayWhereNoiseIsLarge) {
   const BlockCase other(24, 0, {0, 2, 4}, lengths);
   Context context({.threads = 2});
   Rows target = output_of(context, c, c.heads);
-  std::mt19937_64 random(25);
-  const Rows noise = test::random_matrix(random, target.rows(), target.cols()).cast<float>();
-  const int64_t held = c.text.begin[7];
-  target.topRows(held) += 0.5f * target.norm() / noise.norm() * noise.topRows(held);
+  add_noise(target, 0.5f, c.text.begin[7], 25);
   Heads start = c.heads;
   start.o += 0.1 * other.heads.o;
   const OutputFit fit = refit_outputs(context.impl(), c.shape, {c.inputs, target}, start);
