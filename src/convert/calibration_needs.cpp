@@ -67,10 +67,11 @@ int64_t study_memory(const Sizes& s) {
   return f64 * s.layer() + std::max({lump_memory(s, s.kv, s.layer()), head + closed_form, grams});
 }
 
-/// The merged layer, and the system of equations for its outputs or one lump.
+/// The merged layer, and the system of equations for its outputs, as it is and as it is solved with
+/// some pull, between where outputs began and where they end; or one lump.
 int64_t refit_memory(const Sizes& s) {
-  return f64 * s.merged_layer() +
-         std::max(lump_memory(s, s.merged_kv, s.merged_layer()), f64 * s.q * (s.q + 2 * s.width));
+  return f64 * s.merged_layer() + std::max(lump_memory(s, s.merged_kv, s.merged_layer()),
+                                           f64 * s.q * (2 * s.q + 4 * s.width));
 }
 
 /// The merged layer; its weights, the best so far and two means of the gradient; the MLP behind it;
@@ -105,7 +106,7 @@ int64_t calibration_memory(const ModelConfig& c, const CalibrationWindows& text,
                                   fits ? refine_memory(s) : 0, mlp});
   // Measured: the program with BLAS, and what sampling leaves in the heap.
   const int64_t program = int64_t{options.calibration->sampled() > 0 ? 26 : 18} << 20;
-  constexpr int64_t arrays = 8;  // as long as the text, where they are short enough for memory
+  constexpr int64_t arrays = 9;  // as long as the text, where they are short enough for memory
   const int64_t rows = f32 * text.tokens() * s.inputs;
   const int64_t in_memory = rows > ScratchPlace().in_memory_bytes ? 0 : arrays * rows;
   const int64_t cache = sampling_memory(c, *options.calibration);
