@@ -222,7 +222,8 @@ struct Table {
                         float cap);
   /// Sum of x * y, n a multiple of row_padding.
   float (*dot)(const float* x, const float* y, int64_t n);
-  /// Null where the machine does not multiply bf16 faster than f32.
+  /// Null where the machine does not multiply bf16 faster than f32. Subnormal operands count as 0,
+  /// and sums that become subnormal may become 0.
   void (*multiply_pairs)(const PairProduct& p);
   /// words [rows / 2, rounded up][columns] of rows 2 i and 2 i + 1 of x [rows][columns], rounded to
   /// bf16; a row that is missing is 0. x's rows lie x_stride apart; columns is a multiple of

@@ -1,13 +1,17 @@
 // Products of bf16 in plain C++: all that goes into such products, and comes of them, is then as
 // where there are tiles.
+#include <cmath>
+#include <limits>
+
 #include "core/half.h"
 #include "kernels/kernels.h"
 
 namespace gqa::kernels {
 namespace {
 
-float low(uint32_t word) { return bf16_to_f32(static_cast<uint16_t>(word)); }
-float high(uint32_t word) { return bf16_to_f32(static_cast<uint16_t>(word >> 16)); }
+/// Tiles take subnormal numbers for 0, and leave none.
+float flushed(float x) { return std::abs(x) < std::numeric_limits<float>::min() ? 0.0f : x; }
+float element(uint32_t bits) { return flushed(bf16_to_f32(static_cast<uint16_t>(bits))); }
 
 /// Even and odd elements of a tile's depth in chains of their own, as tiles add them up; products
 /// are exact.
@@ -18,10 +22,10 @@ float sum_of(const PairProduct& p, int64_t row, int64_t column) {
     float even = 0, odd = 0;
     for (int64_t k = begin; k < begin + pair_depth; k += 2) {
       const uint32_t word = p.b[k / 2 * p.columns + column];
-      even += bf16_to_f32(a[k]) * low(word);
-      odd += bf16_to_f32(a[k + 1]) * high(word);
+      even = flushed(even + element(a[k]) * element(word));
+      odd = flushed(odd + element(a[k + 1]) * element(word >> 16));
     }
-    sum += even + odd;
+    sum = flushed(sum + flushed(even + odd));
   }
   return sum;
 }

@@ -36,7 +36,9 @@ namespace gqa::test {
 /// queries that were scaled before, 3 more.
 ///
 /// Where operands are rounded to bf16, weights and gradients of scores are off by 2^-8 of
-/// themselves besides, on their way into the products with d_out, q and k.
+/// themselves besides, on their way into the products with d_out, q and k. Sums may then lose what
+/// is below 2^-126 at each addition, of which a term has up to two (see Table::multiply_pairs): what
+/// that does to a score is nothing beside what rounds it.
 class BackwardBound {
  public:
   /// As in reference::Gradients; dsinks without the sum's own roundings, which are those of a
@@ -53,6 +55,7 @@ class BackwardBound {
         dsinks(g.dsinks.size()),
         dsinks_size(g.dsinks.size()),
         rounded_(rounded ? 0x1p-8 : 0),
+        lost_(rounded ? 2 * 0x1p-126 : 0),
         item_(item),
         kv_(std::get<StridedKv>(item.forward.kv)),
         s_(s),
@@ -140,7 +143,8 @@ class BackwardBound {
     const RowError& row = rows_[row_of(p)];
     const double gap = std::abs(p.dp - g_.d[row_of(p)]);
     const double gap_error =
-        static_cast<double>(s_.v_head_dim + 1) * u * p.dp_size + row.d + u * gap;
+        static_cast<double>(s_.v_head_dim + 1) * u * p.dp_size + row.d + u * gap +
+        static_cast<double>(s_.v_head_dim) * lost_;
     const double ds = p.weight * gap;
     const double ds_error = p.weight * (row.weight * (gap + gap_error) + gap_error + u * gap) +
                             tiny * (1 + gap + gap_error);
@@ -158,7 +162,8 @@ class BackwardBound {
       const double d_out = std::abs(reference::element(item_.d_out, p.t, p.h, i));
       const double n = terms_of_key_[key_of(p)];
       dv[key_of(p) * static_cast<size_t>(s_.v_head_dim) + static_cast<size_t>(i)] +=
-          1.01 * (p.weight * (weight_error + (n + 1) * u * (1 + weight_error)) + tiny) * d_out;
+          1.01 * (p.weight * (weight_error + (n + 1) * u * (1 + weight_error)) + tiny) * d_out +
+          lost_;
     }
   }
 
@@ -169,15 +174,19 @@ class BackwardBound {
     };
     const double in_row = error(terms_of_row_[row_of(p)]);
     const double in_key = error(terms_of_key_[key_of(p)]);
+    const double lost = scale * lost_;
     for (int64_t i = 0; i < s_.head_dim; ++i) {
       const double k = std::abs(reference::element(kv_.k, kv_, p.key, p.kv_head, i));
       const double q = std::abs(reference::element(item_.forward.q, p.t, p.h, i));
-      dq[row_of(p) * static_cast<size_t>(s_.head_dim) + static_cast<size_t>(i)] += in_row * k;
-      dk[key_of(p) * static_cast<size_t>(s_.head_dim) + static_cast<size_t>(i)] += in_key * q;
+      dq[row_of(p) * static_cast<size_t>(s_.head_dim) + static_cast<size_t>(i)] +=
+          in_row * k + lost;
+      dk[key_of(p) * static_cast<size_t>(s_.head_dim) + static_cast<size_t>(i)] +=
+          in_key * q + lost;
     }
   }
 
   double rounded_;
+  double lost_;  ///< of a term, at most
   const AttendBackwardItem& item_;
   const StridedKv& kv_;
   const Sizes& s_;

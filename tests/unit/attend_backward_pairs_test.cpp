@@ -48,7 +48,7 @@ TEST(AttendBackwardInBf16, EveryMachineHasIt) {
 }
 
 TEST(AttendBackwardInBf16, EqualsTheOracleOnRandomConfigurations) {
-  const test::BackwardComparison comparison(isas(), true);
+  const test::BackwardComparison comparison(isas());
   Random random(20241127);
   for (int done = 0; done < test::rounds(2'000);) {
     BackwardBatch b(random, 150'000, DType::bf16);
@@ -60,7 +60,7 @@ TEST(AttendBackwardInBf16, EqualsTheOracleOnRandomConfigurations) {
 
 /// More rows than a tile has, several chunks, and sizes at which nothing is padded.
 TEST(AttendBackwardInBf16, EqualsTheOracleOnLongSequences) {
-  const test::BackwardComparison comparison(isas(), true);
+  const test::BackwardComparison comparison(isas());
   Random random(31);
   for (int round = 0; round < test::rounds(12); ++round) {
     BackwardBatch b(random, 20'000, DType::bf16);
