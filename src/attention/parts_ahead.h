@@ -27,10 +27,14 @@ constexpr Shares shares_of(int64_t stretch, int64_t rows) {
 /// other, which processors would notice by themselves.
 class PartsAhead {
  public:
-  PartsAhead(const Kv& kv, int64_t kv_head, const TileKeys& keys, const Stretch& stretch)
+  PartsAhead(const kernels::Table& kernels, const Kv& kv, int64_t kv_head, const TileKeys& keys,
+             const Stretch& stretch)
       : kv_(kv), kv_head_(kv_head), keys_(keys), stretch_(stretch) {
     const auto n = static_cast<int64_t>(stretch.blocks.size());
-    if (n < 2) return;
+    if (n < 2) {
+      second_level_ = kernels.second_level;
+      return;
+    }
     for (const bool of_keys : {true, false}) {
       far_ += n * cached_part(kv, kv_head, stretch.blocks[0], of_keys).bytes;
     }
@@ -41,7 +45,7 @@ class PartsAhead {
     // A stretch is two parts a block.
     const auto n = static_cast<int64_t>(stretch_.blocks.size());
     position_ += sixteenths * n * 2 * grains / (16 * steps);
-    kernels::Ahead ahead{.far = far_};
+    kernels::Ahead ahead{.second_level = second_level_, .far = far_};
     for (kernels::Ahead::Piece& piece : ahead.pieces) {
       if (asked_ >= position_) break;
       const int64_t part = asked_ / grains;
@@ -77,6 +81,7 @@ class PartsAhead {
   int64_t kv_head_;
   const TileKeys& keys_;
   const Stretch& stretch_;
+  bool second_level_ = false;
   int64_t far_ = 0;
   int64_t asked_ = parts_ahead * grains;
   int64_t position_ = parts_ahead * grains;

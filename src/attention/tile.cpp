@@ -71,7 +71,7 @@ void Tile::attend_chunk(int64_t chunk, const Workspace& w, const Rows& out) cons
 void Tile::attend_stretch(int64_t first, const Workspace& w, const Rows& out) const {
   const Stretch stretch(keys_, first, stretch_);
   const auto steps = static_cast<int64_t>(stretch.blocks.size());
-  PartsAhead ahead(item_.kv, kv_head_, keys_, stretch);
+  PartsAhead ahead(kernels_, item_.kv, kv_head_, keys_, stretch);
   const Shares shares = shares_of(stretch_, rows());
   std::array<SeenBlock, kernels::stretch_blocks> seen;
   size_t n = 0;

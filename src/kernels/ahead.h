@@ -16,6 +16,7 @@ class AheadLines {
         end_(next_ + ahead.pieces[0].bytes),
         later_(ahead.pieces[1].data),
         later_end_(later_ + ahead.pieces[1].bytes),
+        second_level_(ahead.second_level),
         far_(ahead.far) {
     const int64_t lines = (ahead.pieces[0].bytes + ahead.pieces[1].bytes) / line;
     stride_ = (lines + steps - 1) / steps * line;
@@ -28,7 +29,11 @@ class AheadLines {
     if (far_ != 0) {
       for (const char* p = next_; p < until; p += line) __builtin_prefetch(p + far_, 0, 2);
     }
-    for (; next_ < until; next_ += line) __builtin_prefetch(next_);
+    if (second_level_) {
+      for (; next_ < until; next_ += line) __builtin_prefetch(next_, 0, 2);
+    } else {
+      for (; next_ < until; next_ += line) __builtin_prefetch(next_);
+    }
     if (next_ == end_) {
       next_ = later_;
       end_ = later_end_;
@@ -42,6 +47,7 @@ class AheadLines {
   const char* end_ = nullptr;
   const char* later_ = nullptr;
   const char* later_end_ = nullptr;
+  bool second_level_ = false;
   int64_t far_ = 0;
   int64_t stride_ = 0;
 };

@@ -48,14 +48,16 @@ struct Range {
 };
 
 /// Memory that is wanted next, to be prefetched on the way: up to two pieces of it, whole cache
-/// lines each. If `far` is not 0, what lies so many bytes behind each line is probably wanted after
-/// that, and is brought as near as the second-level cache.
+/// lines each. They are brought into the first-level cache, or the second-level one alone. If `far`
+/// is not 0, what lies so many bytes behind each line is probably wanted after that, and is brought
+/// as near as the second-level cache.
 struct Ahead {
   struct Piece {
     const char* data = nullptr;
     int64_t bytes = 0;
   };
   std::array<Piece, 2> pieces = {};
+  bool second_level = false;
   int64_t far = 0;
 };
 
@@ -117,6 +119,9 @@ struct PairProduct {
 
 struct Table {
   std::string_view isa;  ///< as in Context::isa()
+  /// What is wanted next is better brought into the second-level cache: where a core has few places
+  /// for lines on their way into the first, and memory keeps them for long.
+  bool second_level = false;
 
   // --- codecs: contiguous elements; src and dst may be unaligned for their type ---
 
