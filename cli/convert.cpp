@@ -60,7 +60,8 @@ int run_convert(const ConvertArgs& args) {
   options.output.dry_run = args.dry_run;
   return run_export(args, options.output, [&](const Progress& progress, const Refined& refined) {
     if (options.calibration) {
-      options.calibration->refined = refined;
+      options.calibration->refined = refined.layer;
+      options.calibration->compared = refined.model;
       options.calibration->scratch = folder_beside(args.out);
     }
     return plan_convert(args.model, options, progress);

@@ -159,14 +159,35 @@ std::string as_text(const LayerRefinement& layer, std::optional<double> seconds_
                      layer.before, layer.after, layer.kept, layer.steps, suffix);
 }
 
-void report(const ExportArgs& args, const ConvertPlan& plan,
-            const std::vector<LayerRefinement>& refined) {
+Json as_json(const ModelRefinement& model) {
+  return {{"merged", model.merged}, {"refined", model.refined}, {"kept", model.kept}};
+}
+
+std::string as_text(const ModelRefinement& model) {
+  const std::string divergences = fmt::format(
+      "KL divergence from the original, held out: {:.4f} nats per token merged, {:.4f} refined",
+      model.merged, model.refined);
+  if (model.kept) return divergences;
+  return fmt::format(
+      "warning: {}: refining makes this model worse, and is given up; fewer steps (--refine) or "
+      "more text (--calibrate-tokens) may not",
+      divergences);
+}
+
+/// What refining told on the way.
+struct Told {
+  std::vector<LayerRefinement> layers;
+  std::optional<ModelRefinement> model;
+};
+
+void report(const ExportArgs& args, const ConvertPlan& plan, const Told& refined) {
   if (args.common.json) {
     Json object = as_json(args, plan);
-    if (!refined.empty()) {
+    if (!refined.layers.empty()) {
       Json& layers = object["refined"] = Json::array();
-      for (const LayerRefinement& layer : refined) layers.push_back(as_json(layer));
+      for (const LayerRefinement& layer : refined.layers) layers.push_back(as_json(layer));
     }
+    if (refined.model) object["held_out_divergence"] = as_json(*refined.model);
     print_json(object);
   } else {
     const std::string rank =
@@ -218,12 +239,17 @@ int run_export(const ExportArgs& args, const ExportOptions& output, const Planne
   ProgressBar bar(args.common);
   check_output_place(args.model, args.out, output);
   const bool goes_on = output.resume && !args.dry_run;
-  std::vector<LayerRefinement> refined;
-  const Refined tell = [&](const LayerRefinement& layer) {
-    refined.push_back(layer);
-    bar.erase();
-    note(args.common, as_text(layer, bar.seconds_left("refine")));
-  };
+  Told refined;
+  const Refined tell{[&](const LayerRefinement& layer) {
+                       refined.layers.push_back(layer);
+                       bar.erase();
+                       note(args.common, as_text(layer, bar.seconds_left("refine")));
+                     },
+                     [&](const ModelRefinement& model) {
+                       refined.model = model;
+                       bar.erase();
+                       note(args.common, as_text(model));
+                     }};
   const Conversion conversion = stoppable(goes_on, {ErrorKind::interrupted}, args.out,
                                           [&] { return planner(bar.callback(), tell); });
   conversion.check(args.out);

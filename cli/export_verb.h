@@ -23,7 +23,11 @@ void add_export_places(CLI::App& verb, ExportArgs& args, ExportOptions& output);
 /// --dtype and --max-shard-size.
 std::vector<CLI::Option*> add_export_format(CLI::App& verb, ExportOptions& output);
 
-using Refined = std::function<void(const LayerRefinement&)>;
+/// Told how refining goes; as Calibration's of these names.
+struct Refined {
+  std::function<void(const LayerRefinement&)> layer;
+  std::function<void(const ModelRefinement&)> model;
+};
 /// Plans a conversion, telling progress; whoever refines layers tells of them, too.
 using Planner = std::function<Conversion(const Progress&, const Refined&)>;
 

@@ -40,16 +40,27 @@ struct LayerRefinement {
   bool taken_over = false;
 };
 
+/// A model whose layers were refined, beside the same one merged alone: mean KL(original || model),
+/// nats per token, on windows of the text that took no part in the steps (on all where there are
+/// fewer than four), at least 4096 tokens of them or all.
+struct ModelRefinement {
+  double merged = 0;
+  double refined = 0;
+  bool kept = true;  ///< else it is not refined at all: that made it worse
+};
+
 /// Groups that were tried for a layer, and by whom: "price" (what `similarity` finds by the cost of
-/// merging), "neighbour" or "learned". The error is squared, of what attention puts out on windows
-/// held out, merged and fitted for some steps, relative to the square of what the original's does.
+/// merging), "neighbour" or "learned". The error is squared, of what attention puts out, merged and
+/// fitted for some steps, relative to the square of what the original's does: its mean over windows
+/// held out.
 struct GroupingTrial {
   std::string grouping;
   HeadGroups groups;
   double error = 0;
 };
 
-/// How grouping "learned" chose for one layer: the least error.
+/// How grouping "learned" chose for one layer: the first of those tried than which none that comes
+/// later is clearly better, by more than twice the standard error over windows.
 struct LayerGrouping {
   int64_t layer = 0;
   std::string chosen = {};  ///< GroupingTrial::grouping
@@ -72,6 +83,9 @@ struct Calibration {
   /// Told of every layer that is refined, or was by a run that stopped, from the thread that
   /// called; may be empty, may throw.
   std::function<void(const LayerRefinement&)> refined = {};
+  /// Told of the model once all its layers are refined, and may change what is kept; else as
+  /// `refined`. Where a run that stopped had given refining up, nobody is told again.
+  std::function<void(ModelRefinement&)> compared = {};
 
   int64_t sampled() const { return sampled_tokens.value_or(tokens); }
 };

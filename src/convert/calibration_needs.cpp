@@ -6,6 +6,7 @@
 
 #include "convert/source.h"
 #include "core/checked.h"
+#include "regroup/divergence.h"
 #include "regroup/lumps.h"
 #include "regroup/sampled_text.h"
 #include "regroup/stream.h"
@@ -102,10 +103,12 @@ int64_t calibration_memory(const ModelConfig& c, const CalibrationWindows& text,
   const Sizes s(c, text, options.kv_heads > 0 ? options.kv_heads : all);
   const bool fits = options.calibration->steps > 0;
   const int64_t mlp = f32 * Stream::rows_at_a_time * (2 * c.mlp_width + c.width);
-  const int64_t layer = std::max({study_memory(s), pass_memory(s), fits ? refit_memory(s) : 0,
-                                  fits ? refine_memory(s) : 0, mlp});
-  // Measured: the program with BLAS, and what sampling leaves in the heap.
-  const int64_t program = int64_t{options.calibration->sampled() > 0 ? 26 : 18} << 20;
+  const int64_t layer =
+      std::max({study_memory(s), pass_memory(s), fits ? refit_memory(s) : 0,
+                fits ? refine_memory(s) : 0, fits ? divergence_memory(c) : 0, mlp});
+  // Measured: the program with BLAS, and what sampling and refining leave in the heap.
+  const int64_t heap = (options.calibration->sampled() > 0 ? 8 : 0) + (fits ? 6 : 0);
+  const int64_t program = (18 + heap) << 20;
   constexpr int64_t arrays = 9;  // as long as the text, where they are short enough for memory
   const int64_t rows = f32 * text.tokens() * s.inputs;
   const int64_t in_memory = rows > ScratchPlace().in_memory_bytes ? 0 : arrays * rows;

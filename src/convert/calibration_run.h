@@ -13,6 +13,9 @@
 
 namespace gqa {
 
+/// On which models are compared: more would hardly change which is the better one.
+inline constexpr int64_t compared_tokens = 4096;
+
 struct CalibrationRun {
   /// Reads the text and lets the model write its own part of it. Keeps a reference. Throws Error:
   /// no_input or bad_data for the text and the tokenizer, usage for options out of range.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "convert/calibration_run.h"
 #include "convert/grouping.h"
 #include "regroup/refine_block.h"
 #include "regroup/windows.h"
@@ -73,11 +74,12 @@ void add_layer(const ModelConfig& source, const ModelConfig& result, int64_t lay
     if (options.grouping == "similarity") work.forward += 2 * converted.all;
   }
   // Converting: the original studied on what comes, and passed on what would have come; the
-  // converted layer passed.
-  work.forward += 2 * original + converted.all;
-  work.moments += moments;
-  work.mlp += 2 * behind.all;
+  // converted layer passed. And all that again where what is refined is compared with what is not.
   const int64_t steps = options.calibration->steps;
+  const double times = steps > 0 ? 2 : 1;
+  work.forward += times * (2 * original + converted.all);
+  work.moments += times * moments;
+  work.mlp += times * 2 * behind.all;
   const bool changed = after.kv < before.kv || after.q < before.q;
   if (steps == 0 || !changed) return;
   // Outputs in closed form, then steps, and checks at the start and on the way.
@@ -133,6 +135,13 @@ double sampling_flops(const ModelConfig& config, int64_t kv_len) {
   return flops;
 }
 
+/// Of two models that are compared with the original.
+double divergence_flops(const ModelConfig& config, const CalibrationWindows& text) {
+  const double tokens = sums_over(text, [](int64_t n) { return static_cast<double>(n); }).checked;
+  return 4 * std::min(tokens, static_cast<double>(compared_tokens)) *
+         (2 * static_cast<double>(config.vocab_size * config.width));
+}
+
 CalibrationWork count_work(const ModelConfig& source, const ModelConfig& result,
                            const ConvertOptions& options, const CalibrationWindows& text) {
   const Calibration& calibration = *options.calibration;
@@ -140,6 +149,7 @@ CalibrationWork count_work(const ModelConfig& source, const ModelConfig& result,
   work.sampling = static_cast<double>(calibration.sampled()) *
                   sampling_flops(source, std::min(calibration.window, source.max_positions) / 2);
   for (int64_t l = 0; l < source.n_layers; ++l) add_layer(source, result, l, options, text, work);
+  if (calibration.steps > 0) work.mlp += divergence_flops(source, text);
   return work;
 }
 

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 #include <optional>
 #include <utility>
@@ -17,12 +18,6 @@
 #include "regroup/sensitivity.h"
 
 namespace gqa {
-namespace {
-
-/// Tokens on which models are compared: more would hardly change which is the better one.
-constexpr int64_t compared_tokens = 4096;
-
-}  // namespace
 
 struct Calibrator::Impl {
   using Interrupt = std::function<void()>;
@@ -33,7 +28,9 @@ struct Calibrator::Impl {
   int64_t last_studied = -1;  ///< layer of last_study
   std::unique_ptr<Sensitivity> sensitivity;
   std::vector<LayerGrouping> learned;
-  std::optional<LayerChain> chain;  ///< of convert()
+  Fitting fitting = Fitting::all;                   ///< of convert()
+  std::optional<LayerChain> chain;                  ///< likewise
+  std::vector<std::vector<double>> key_directions;  ///< of a chain that is gone
   std::map<int64_t, WrittenLayer> written;
 
   Impl(const SourceModel& source, const ConvertOptions& options, const Progress& progress)
@@ -107,7 +104,7 @@ struct Calibrator::Impl {
   Heads convert_to(int64_t layer, const std::vector<HeadGroups>& groups, const Progress& progress) {
     if (!chain) {
       forget_studies();
-      chain.emplace(run);
+      chain.emplace(run, fitting);
     }
     Heads result;
     while (chain->next() <= layer) {
@@ -115,9 +112,24 @@ struct Calibrator::Impl {
       if (take_over_next(next, progress)) continue;
       const auto step = layer_progress(run, groups, chain->next(), progress);
       step();
-      result = chain->convert(next, run.calibration.steps, step);
+      result = chain->convert(next, step);
     }
     return result;
+  }
+
+  /// Mean KL(original || model) where nothing is fitted.
+  double merged_divergence(const std::vector<HeadGroups>& groups, const Progress& progress) {
+    LayerChain merged(run, Fitting::none);
+    for (const HeadGroups& layer : groups) {
+      const auto tell = [&, at = merged.next()] {
+        if (!progress) return;
+        progress(fmt::format("compare: layer {} ({} of {})", at, at + 1, groups.size()), at,
+                 std::ssize(groups));
+      };
+      tell();
+      merged.convert(layer, tell);
+    }
+    return merged.divergence();
   }
 };
 
@@ -164,18 +176,17 @@ std::vector<double> Calibrator::divergences(int64_t layer, std::span<const HeadG
   std::vector<Heads> heads;
   for (const HeadGroups& groups : candidates) {
     if (interrupt) interrupt();
-    heads.push_back(converted_layer(impl_->run, study, layer, groups, {study.inputs, study.output},
-                                    0, interrupt));
+    heads.push_back(with_outputs_fitted(impl_->run, study, layer, groups));
   }
   return impl_->sensitivity_to(interrupt).divergences(layer, heads, interrupt);
 }
 
 double Calibrator::divergence(const std::vector<HeadGroups>& layers,
                               const std::function<void()>& interrupt) {
-  LayerChain chain(impl_->run);
+  LayerChain chain(impl_->run, Fitting::outputs);
   for (const HeadGroups& groups : layers) {
     if (interrupt) interrupt();
-    chain.convert(groups, 0, interrupt);
+    chain.convert(groups, interrupt);
   }
   return impl_->sensitivity_to(interrupt).divergence(chain.hidden());
 }
@@ -201,6 +212,32 @@ MergedLayer Calibrator::convert(int64_t layer, const std::vector<HeadGroups>& gr
   return merged_layer(impl_->convert_to(layer, groups, progress), impl_->run.config);
 }
 
+bool Calibrator::keeps_fitting(const std::vector<HeadGroups>& groups, const Progress& progress) {
+  Impl& s = *impl_;
+  if (s.fitting == Fitting::none || s.run.calibration.steps == 0) return true;
+  int64_t layers = 0, changed = 0;
+  for (const HeadGroups& layer : groups) changed += is_changed(s.run, layers++, layer) ? 1 : 0;
+  if (changed == 0) return true;
+  s.convert_to(layers - 1, groups, progress);  // or what was written is taken over
+  ModelRefinement model{.refined = s.chain->divergence()};
+  s.key_directions = s.chain->key_directions();
+  s.chain.reset();  // before another one takes as much memory
+  model.merged = s.merged_divergence(groups, progress);
+  model.kept = std::isfinite(model.refined) && !(model.merged < model.refined);
+  if (s.run.calibration.compared) s.run.calibration.compared(model);
+  return model.kept;
+}
+
+void Calibrator::give_up() {
+  impl_->fitting = Fitting::none;
+  impl_->chain.reset();
+  impl_->key_directions.clear();
+  impl_->written.clear();
+  impl_->run.refined.clear();
+}
+
+bool Calibrator::gave_up() const { return impl_->fitting == Fitting::none; }
+
 void Calibrator::found(int64_t layer, WrittenLayer::Part part, DType dtype, WrittenTensor tensor) {
   impl_->written[layer].add(part, dtype, std::move(tensor));
 }
@@ -212,8 +249,10 @@ Json Calibrator::refinement_note(int64_t layer) const {
 
 std::vector<double> Calibrator::key_directions(int64_t layer, const std::vector<HeadGroups>& groups,
                                                const Progress& progress) {
+  const auto at = static_cast<size_t>(layer);
+  if (at < impl_->key_directions.size()) return impl_->key_directions[at];
   impl_->convert_to(layer, groups, progress);
-  return impl_->chain->key_directions(layer);
+  return impl_->chain->key_directions()[at];
 }
 
 }  // namespace gqa

@@ -58,6 +58,13 @@ class Calibrator {
   /// half of what they have lost. Layers that are left out are converted on the way.
   MergedLayer convert(int64_t layer, const std::vector<HeadGroups>& groups,
                       const Progress& progress);
+  /// To be asked once convert() has come to the last layer: whether the model is at least as close
+  /// to the original as if nothing were fitted, on windows held out. Tells whom the options name.
+  /// If it is not, give_up() is to be called and all layers converted again.
+  bool keeps_fitting(const std::vector<HeadGroups>& groups, const Progress& progress);
+  /// From now on convert() begins again, and merges alone.
+  void give_up();
+  bool gave_up() const;
   /// Where an earlier run wrote a part of a layer: once all of it is known, convert() and
   /// key_directions() of what follows take the layer from there.
   void found(int64_t layer, WrittenLayer::Part part, DType dtype, WrittenTensor tensor);

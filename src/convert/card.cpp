@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <string_view>
 
+#include "convert/calibrator.h"
 #include "convert/merge.h"
 #include "convert/modelling_code.h"
 #include "convert/recipe.h"
@@ -147,8 +148,13 @@ std::string rank(const ConvertPlan& plan) {
       plan.planes.size(), fmt::join(plan.planes, ", "), plan.source.head_dim / 2);
 }
 
-std::string refinement(const ConvertOptions& options) {
+std::string refinement(const ExportJob& job) {
+  const ConvertOptions& options = job.options;
   if (!options.calibration || options.calibration->steps == 0) return {};
+  if (job.calibrator->gave_up()) {
+    return "Fitting layers to what the original's put out made the model worse on text that was "
+           "held out, and was given up. ";
+  }
   return fmt::format(
       "Then, layer by layer, queries, keys, values and outputs were fitted to what the original's "
       "layer puts out (Adam, up to {} steps a layer). ",
@@ -167,7 +173,7 @@ std::string method(const ExportJob& job) {
       "KV "
       "head are neighbours. `{}` has the groups of every layer and the SHA-256 of every file.\n",
       is_manual(job) ? "manual" : o.grouping, o.merge, o.seed, budget_row(o), calibration_row(o),
-      find_merge(o.merge).summary, rank(job.plan), refinement(o), recipe_name);
+      find_merge(o.merge).summary, rank(job.plan), refinement(job), recipe_name);
 }
 
 std::string directions(const ExportJob& job) {

@@ -72,12 +72,10 @@ class LazyMerge {
   MergedLayer merged_;
 };
 
-MergeLayer layer_merger(const ExportJob& job, int64_t layer,
-                        const std::shared_ptr<Calibrator>& calibrator) {
-  if (calibrator != nullptr) {
-    return [calibrator, layer, groups = job.plan.groups](const Progress& progress) {
-      return calibrator->convert(layer, groups, progress);
-    };
+MergeLayer layer_merger(const ExportJob& job, int64_t layer) {
+  if (job.calibrator != nullptr) {
+    return [calibrator = job.calibrator, layer, groups = job.plan.groups](
+               const Progress& progress) { return calibrator->convert(layer, groups, progress); };
   }
   return [method = &find_merge(job.options.merge), config = job.source.config, layer,
           groups = job.plan.groups[layer], seed = job.options.seed, planes = job.plan.planes,
@@ -95,27 +93,27 @@ int64_t kept_head_dim(const ExportJob& job) {
 }
 
 /// Where low-rank attention finds in which directions a layer's keys lie.
-OutputTensor direction_tensor(const ExportJob& job, int64_t layer,
-                              const std::shared_ptr<Calibrator>& calibrator) {
+OutputTensor direction_tensor(const ExportJob& job, int64_t layer) {
   const int64_t head_dim = kept_head_dim(job);
   OutputTensor tensor;
   tensor.name = key_directions_tensor(layer);
   tensor.shape = {std::ssize(job.plan.groups[layer]), head_dim, head_dim};
-  tensor.make = [calibrator, layer, groups = job.plan.groups](const Progress& progress) {
+  tensor.make = [calibrator = job.calibrator, layer,
+                 groups = job.plan.groups](const Progress& progress) {
     return calibrator->key_directions(layer, groups, progress);
   };
   tensor.make_bytes = tensor.elements() * static_cast<int64_t>(sizeof(double));
   return tensor;
 }
 
-void rewrite_layer(const ExportJob& job, int64_t layer,
-                   const std::shared_ptr<Calibrator>& calibrator, Rewrites& rewrites) {
+void rewrite_layer(const ExportJob& job, int64_t layer, Rewrites& rewrites) {
   const ModelConfig& config = job.source.config;
   const HeadGroups& groups = job.plan.groups[layer];
   const std::optional<DType> dtype = job.options.output.dtype;
   const AttentionTensors a = attention_tensors(job.source.checkpoint, layer);
+  const std::shared_ptr<Calibrator>& calibrator = job.calibrator;
   const bool keeps_queries = calibrator == nullptr && find_merge(job.options.merge).keeps_queries;
-  const auto merge = std::make_shared<LazyMerge>(layer_merger(job, layer, calibrator));
+  const auto merge = std::make_shared<LazyMerge>(layer_merger(job, layer));
   const int64_t head_dim = kept_head_dim(job);
   const int64_t kv_rows = std::ssize(groups) * head_dim;
   // K and V are merged together.
@@ -224,26 +222,26 @@ Conversion plan_convert(const std::filesystem::path& source, const ConvertOption
   ExportJob& job = *owned;
   const ModelConfig& config = job.source.config;
   if (options.kv_rank) check_kv_rank(config, *options.kv_rank);
-  std::shared_ptr<Calibrator> calibrator;
   CalibrationText text;  // of a dry run
   if (options.calibration && options.output.dry_run) {
     text = calibration_text_sizes(job.source, options);
   } else if (options.calibration) {
-    calibrator = std::make_shared<Calibrator>(job.source, options, progress);
-    job.options.calibration->sha256 = calibrator->text_sha256();
+    job.calibrator = std::make_shared<Calibrator>(job.source, options, progress);
+    job.options.calibration->sha256 = job.calibrator->text_sha256();
   }
-  job.plan.groups = plan_groups(job, calibrator.get(), progress);
+  Calibrator* const calibrator = job.calibrator.get();
+  job.plan.groups = plan_groups(job, calibrator, progress);
   job.plan.budget = options.budget;
   if (calibrator != nullptr) job.plan.learned = learned_of(*calibrator, job.plan.groups);
   if (options.kv_rank) {
     job.plan.planes =
-        plan_planes(job.source, *options.kv_rank, job.plan.groups, calibrator.get(), progress);
+        plan_planes(job.source, *options.kv_rank, job.plan.groups, calibrator, progress);
   }
   Rewrites rewrites;
   std::vector<std::vector<int64_t>> sizes;
   for (int64_t l = 0; l < config.n_layers; ++l) {
-    rewrite_layer(job, l, calibrator, rewrites);
-    if (options.calibration) job.key_directions.push_back(direction_tensor(job, l, calibrator));
+    rewrite_layer(job, l, rewrites);
+    if (options.calibration) job.key_directions.push_back(direction_tensor(job, l));
     sizes.push_back(merged_sizes(job.plan.groups[l], config.sizes_of_groups(l)));
   }
   finish_job(job, std::move(rewrites), sizes);

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -14,6 +15,8 @@
 
 namespace gqa {
 
+class Calibrator;
+
 /// Everything that is known before the first byte is written.
 struct ExportJob {
   std::string verb;  ///< "convert" or "expand"
@@ -22,6 +25,7 @@ struct ExportJob {
   ConvertOptions options;  ///< of expand: the output's alone
   std::vector<OutputTensor> tensors;
   std::vector<OutputTensor> key_directions = {};  ///< in a file of their own; may be none
+  std::shared_ptr<Calibrator> calibrator = {};    ///< that makes tensors; null where none does
 };
 
 /// What becomes of the source's tensors; those that it does not name are copied.

@@ -8,10 +8,12 @@
 #include "convert/merge_matrices.h"
 #include "convert/stored_heads.h"
 #include "core/fail.h"
+#include "regroup/divergence.h"
 #include "regroup/key_directions.h"
 #include "regroup/lumps.h"
 #include "regroup/refine_block.h"
 #include "regroup/refit_outputs.h"
+#include "regroup/windows.h"
 
 namespace gqa {
 namespace {
@@ -33,14 +35,17 @@ Heads merged(const CalibrationRun& run, const LayerStudy& study, int64_t layer,
   return with_merged(regrouped(study.heads, groups), plain);
 }
 
-Heads fitted(CalibrationRun& run, Heads heads, const BlockGoal& goal, int64_t layer, int steps,
-             const std::function<void()>& interrupt) {
+Heads with_outputs_fitted(CalibrationRun& run, Heads heads, const BlockGoal& goal) {
   const BlockShape shape(run.config, run.text, heads);
-  heads = refit_outputs(run.context.impl(), shape, goal, std::move(heads)).heads;
-  if (steps == 0) return heads;
-  RefineResult refined =
-      refine_block(run.context.impl(), shape, goal, heads,
-                   {.steps = steps, .seed = run.options.seed, .layer = layer}, interrupt);
+  return refit_outputs(run.context.impl(), shape, goal, std::move(heads)).heads;
+}
+
+Heads refined(CalibrationRun& run, const Heads& heads, const BlockGoal& goal, int64_t layer,
+              const std::function<void()>& interrupt) {
+  const BlockShape shape(run.config, run.text, heads);
+  RefineResult refined = refine_block(
+      run.context.impl(), shape, goal, heads,
+      {.steps = run.calibration.steps, .seed = run.options.seed, .layer = layer}, interrupt);
   run.tell({layer, refined.before, refined.after, refined.steps, refined.kept, refined.diverged});
   return std::move(refined.heads);
 }
@@ -50,21 +55,33 @@ bool is_fitted(const CalibrationRun& run, int64_t layer, const HeadGroups& group
   return run.calibration.steps > 0 && is_changed(run, layer, groups);
 }
 
-}  // namespace
-
-Heads converted_layer(CalibrationRun& run, const LayerStudy& study, int64_t layer,
-                      const HeadGroups& groups, const BlockGoal& goal, int steps,
-                      const std::function<void()>& interrupt) {
-  Heads heads = merged(run, study, layer, groups);
-  if (!is_fitted(run, layer, groups)) return heads;
-  return fitted(run, std::move(heads), goal, layer, steps, interrupt);
+/// The windows held out, from the first one on, until they have enough tokens.
+std::vector<RowRange> compared_rows(const CalibrationWindows& text) {
+  std::vector<RowRange> rows;
+  int64_t have = 0;
+  for (const int64_t w : WindowSplit(std::ssize(text.windows)).checked) {
+    const auto at = static_cast<size_t>(w);
+    rows.push_back({text.begin[at], text.begin[at + 1]});
+    have += rows.back().end - rows.back().begin;
+    if (have >= compared_tokens) break;
+  }
+  return rows;
 }
 
-LayerChain::LayerChain(CalibrationRun& run)
-    : run_(run), original_(run.start()), converted_(original_) {}
+}  // namespace
 
-Heads LayerChain::convert(const HeadGroups& groups, int steps,
-                          const std::function<void()>& interrupt) {
+Heads with_outputs_fitted(CalibrationRun& run, const LayerStudy& study, int64_t layer,
+                          const HeadGroups& groups) {
+  Heads heads = merged(run, study, layer, groups);
+  if (!is_fitted(run, layer, groups)) return heads;
+  return with_outputs_fitted(run, std::move(heads),
+                             {.inputs = study.inputs, .target = study.output, .place = run.place});
+}
+
+LayerChain::LayerChain(CalibrationRun& run, Fitting fitting)
+    : run_(run), fitting_(fitting), original_(run.start()), converted_(original_) {}
+
+Heads LayerChain::convert(const HeadGroups& groups, const std::function<void()>& interrupt) {
   const int64_t layer = next_++;
   std::optional<LayerStudy> seen =
       study_layer(run_.context.impl(), run_.config, run_.text, run_.load(layer),
@@ -75,9 +92,9 @@ Heads LayerChain::convert(const HeadGroups& groups, int steps,
   Heads result = merged(run_, *seen, layer, groups);
   const ScratchRows inputs = std::move(seen->inputs);
   seen.reset();  // what merging needs is as large as what fitting does
-  if (is_fitted(run_, layer, groups)) {
+  if (fitting_ != Fitting::none && is_fitted(run_, layer, groups)) {
     std::optional<MlpBlock> mlp;
-    if (steps > 0) {
+    if (fitting_ == Fitting::all) {
       mlp.emplace(run_.context.impl(), run_.weights.layers[static_cast<size_t>(layer)],
                   run_.config.rms_norm_eps);
     }
@@ -87,7 +104,8 @@ Heads LayerChain::convert(const HeadGroups& groups, int steps,
                          mlp ? &*mlp : nullptr,
                          converted_.hidden(),
                          run_.place};
-    result = fitted(run_, std::move(result), goal, layer, steps, interrupt);
+    result = with_outputs_fitted(run_, std::move(result), goal);
+    if (mlp) result = refined(run_, result, goal, layer, interrupt);
   }
   // Rounded as it is written.
   const AttentionTensors tensors = attention_tensors(run_.source.checkpoint, layer);
@@ -102,6 +120,11 @@ void LayerChain::take_over(const HeadGroups& groups, const WrittenLayer& written
                  converted_.attention_inputs(layer));
   original_.pass(layer, run_.output_of(source, original_.attention_inputs(layer)));
   if (const auto refined = written.refined(layer)) run_.tell(*refined);
+}
+
+double LayerChain::divergence() const {
+  return gqa::divergence(run_.context, run_.config, run_.weights, original_.hidden(),
+                         converted_.hidden(), compared_rows(run_.text));
 }
 
 /// Takes the text through the converted layer, and keeps in which directions its keys lie.

@@ -4,6 +4,7 @@
 #include <limits>
 #include <map>
 
+#include "convert/calibrator.h"
 #include "convert/file_hasher.h"
 #include "convert/grouping.h"
 #include "convert/merge.h"
@@ -189,7 +190,12 @@ Json describe(const ExportJob& job, const std::vector<FileHash>& source) {
   recipe["source"]["sha256"] = as_json(sorted(source));
   if (!job.plan.planes.empty()) recipe["planes"] = job.plan.planes;
   recipe["groups"] = job.plan.groups;
-  return recipe;
+  return job.calibrator && job.calibrator->gave_up() ? without_fitting(recipe) : recipe;
+}
+
+Json without_fitting(Json description) {
+  description["fitting"] = "given up";
+  return description;
 }
 
 std::string recipe_text(Json description, const std::vector<FileHash>& output) {

@@ -20,6 +20,8 @@ std::vector<std::filesystem::path> source_files(const std::filesystem::path& dir
 /// What is made from what: the recipe without the output. Holds no time, no place and no name of
 /// the output: the same conversion gives the same bytes.
 Json describe(const ExportJob& job, const std::vector<FileHash>& source);
+/// The same where fitting was given up.
+Json without_fitting(Json description);
 /// The recipe as JSON text; `output`: every file of the folder but the recipe.
 std::string recipe_text(Json description, const std::vector<FileHash>& output);
 

@@ -4,6 +4,7 @@
 #include <utility>
 #include <vector>
 
+#include "convert/calibrator.h"
 #include "convert/card.h"
 #include "convert/file_hasher.h"
 #include "convert/modelling_code.h"
@@ -89,23 +90,45 @@ class FolderWriter {
   void write_at_once(const fs::path& out) {
     StagingDir staging(out, job_.options.output.force);
     auto weights = write_weights(job_, staging.path(), nullptr, pool_, progress_);
+    if (!keeps_fitting()) {
+      job_.calibrator->give_up();
+      staging.empty();
+      weights = write_weights(job_, staging.path(), nullptr, pool_, progress_);
+    }
     finish(staging, describe(job_, hasher_.hashes(progress_)), std::move(weights));
   }
 
   /// What this is a conversion of must be known before the first byte is kept, or gone on with.
   void write_resumably(const fs::path& out) {
-    const Json description = describe(job_, hasher_.hashes(progress_));
+    Json description = describe(job_, hasher_.hashes(progress_));
     StagingDir staging(out, job_.options.output.force, Unfinished::kept);
+    const Json given_up = without_fitting(description);
+    if (job_.calibrator && WriteJournal::subject(staging.path()) == given_up) {
+      job_.calibrator->give_up();
+      description = given_up;
+    }
     clear_unless_same(staging, description);
-    std::vector<FileHash> weights;
-    {
-      WriteJournal journal(staging.path(), description);
-      weights = write_weights(job_, staging.path(), &journal, pool_, progress_);
+    auto weights = write_on(staging, description);
+    if (!keeps_fitting()) {
+      job_.calibrator->give_up();
+      description = given_up;
+      staging.empty();
+      weights = write_on(staging, description);
     }
     finish(staging, description, std::move(weights));
   }
 
  private:
+  /// Whether what fitting made of the model is not worse than the model without.
+  bool keeps_fitting() const {
+    return !job_.calibrator || job_.calibrator->keeps_fitting(job_.plan.groups, progress_);
+  }
+
+  std::vector<FileHash> write_on(const StagingDir& staging, const Json& description) {
+    WriteJournal journal(staging.path(), description);
+    return write_weights(job_, staging.path(), &journal, pool_, progress_);
+  }
+
   void finish(StagingDir& staging, const Json& description, std::vector<FileHash> files) {
     const auto directions = write_key_directions(job_, staging.path(), pool_, progress_);
     files.insert(files.end(), directions.begin(), directions.end());

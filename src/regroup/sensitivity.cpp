@@ -4,9 +4,8 @@
 #include <utility>
 
 #include "core/checked.h"
-#include "model/log_probabilities.h"
-#include "model/rows.h"
 #include "regroup/block_attention.h"
+#include "regroup/divergence.h"
 
 namespace gqa {
 namespace {
@@ -89,32 +88,8 @@ std::vector<double> Sensitivity::divergences(int64_t layer, const std::vector<He
 }
 
 double Sensitivity::divergence_of_rows(const RowsRef& hidden) const {
-  const int64_t vocab = config_.vocab_size;
-  const int64_t lump = std::clamp<int64_t>((int64_t{4} << 20) / vocab, 1, 256);  // at most 16 MB
-  Rows normed(lump, config_.width);
-  Rows original(lump, vocab);
-  Rows other(lump, vocab);
-  std::vector<double> each(static_cast<size_t>(hidden.rows()));
-  for (int64_t begin = 0; begin < hidden.rows(); begin += lump) {
-    const int64_t n = std::min(lump, hidden.rows() - begin);
-    const auto logits = [&](const RowsRef& states, Rows& out) {
-      norm_rows(context_.impl(), weights_.final_norm, config_.rms_norm_eps, n,
-                states.data() + begin * config_.width, normed.data());
-      linear(context_.impl(), weights_.head, normed.data(), n, out.data());
-    };
-    logits(last_, original);
-    logits(hidden, other);
-    context_.impl().pool.parallel_for(n, [&](int64_t r, int) {
-      const auto row = [&](const Rows& rows) {
-        return std::span(rows.data() + r * vocab, static_cast<size_t>(vocab));
-      };
-      each[static_cast<size_t>(begin + r)] = kl_divergence(
-          row(original), log_sum_exp(row(original)), row(other), log_sum_exp(row(other)));
-    });
-  }
-  double sum = 0;  // in order, so that threads change no bit
-  for (const double kl : each) sum += kl;
-  return sum / static_cast<double>(each.size());
+  const RowRange all{0, hidden.rows()};
+  return gqa::divergence(context_, config_, weights_, last_, hidden, std::span(&all, 1));
 }
 
 }  // namespace gqa

@@ -54,10 +54,15 @@ class CalibrateTest(VerbCase):
             self.assertGreater(one["kept_after"], 0)
             self.assertFalse(one["diverged"])
             self.assertRegex(run.stderr.decode(), rf"layer {one['layer']}: error [0-9.]+ -> [0-9.]+, held out")
+        model = result["held_out_divergence"]
+        self.assertLess(model["refined"], model["merged"])
+        self.assertTrue(model["kept"])
+        self.assertRegex(run.stderr.decode(), rf"KL .* {model['merged']:.4f} .* merged, {model['refined']:.4f} refined")
         # 2 * (8 + 4) heads of 16 numbers, four tokens for each.
         self.assertRegex(" ".join(result["notes"]), "1024 tokens are few .* 1536 would do")
         plain = self.json("convert", SOURCE, self.root / "merged", *QUICK[:-1], "0", "--calibrate", HELDOUT)
         self.assertNotIn("refined", plain)
+        self.assertNotIn("held_out_divergence", plain)
         self.assertNotIn("are few", " ".join(plain["notes"]))
 
     def test_a_dry_run_estimates_the_time(self):

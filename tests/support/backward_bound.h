@@ -37,8 +37,8 @@ namespace gqa::test {
 ///
 /// Where operands are rounded to bf16, weights and gradients of scores are off by 2^-8 of
 /// themselves besides, on their way into the products with d_out, q and k. Sums may then lose what
-/// is below 2^-126 at each addition, of which a term has up to two (see Table::multiply_pairs): what
-/// that does to a score is nothing beside what rounds it.
+/// is below 2^-126 at each addition, of which a term has up to two (see Table::multiply_pairs):
+/// what that does to a score is nothing beside what rounds it.
 class BackwardBound {
  public:
   /// As in reference::Gradients; dsinks without the sum's own roundings, which are those of a
@@ -142,9 +142,8 @@ class BackwardBound {
   void add_pair(const reference::Pair& p) {
     const RowError& row = rows_[row_of(p)];
     const double gap = std::abs(p.dp - g_.d[row_of(p)]);
-    const double gap_error =
-        static_cast<double>(s_.v_head_dim + 1) * u * p.dp_size + row.d + u * gap +
-        static_cast<double>(s_.v_head_dim) * lost_;
+    const double gap_error = static_cast<double>(s_.v_head_dim + 1) * u * p.dp_size + row.d +
+                             u * gap + static_cast<double>(s_.v_head_dim) * lost_;
     const double ds = p.weight * gap;
     const double ds_error = p.weight * (row.weight * (gap + gap_error) + gap_error + u * gap) +
                             tiny * (1 + gap + gap_error);

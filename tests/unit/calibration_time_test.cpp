@@ -53,25 +53,30 @@ TEST(CalibrationTime, CountsAModelByHand) {
   const CalibrationWork work = count_work(source, result, options, text);
   const BlockSize whole{.inputs = 4, .width = 4, .q = 4, .kv = 4};
   const double before = forward_flops(whole, 3), after = forward_flops(block, 3);
-  // Of 8 windows one is held out: checked at the start and 12 times in 24 steps of two windows.
+  // Of 8 windows one is held out: checked at the start and 12 times in 24 steps of two windows. All
+  // layers are converted twice: refined, and merged alone.
   static_assert(refine_checks == 12);
-  EXPECT_EQ(work.forward, 8 * (2 * before + after) + 8 * after + 24 * 2 * after + 13 * after +
-                              8 * (2 * before + before));
+  const double converted = 8 * (2 * before + after) + 8 * (2 * before + before);
+  EXPECT_EQ(work.forward, 2 * converted + 8 * after + 24 * 2 * after + 13 * after);
   // The MLP and its gradient.
   EXPECT_EQ(step_flops(source, block, 3), backward_flops(block, 3) + 2 * mlp_flops(source, 3));
   EXPECT_EQ(work.backward, 24 * 2 * step_flops(source, block, 3));
-  EXPECT_EQ(work.moments, 2 * 8 * moments_flops(whole, 2, 3));
-  // Both layers on both texts; behind the target of the one that changes, and at 13 checks.
-  EXPECT_EQ(work.mlp, (2 * 8 * 2 + 8 + 13) * mlp_flops(source, 3));
+  const double moments = 2 * 8 * moments_flops(whole, 2, 3);
+  EXPECT_EQ(work.moments, 2 * moments);
+  // Both layers on both texts, twice; behind the target of the one that changes, and at 13 checks;
+  // the head, of two models compared with the original on 3 tokens.
+  EXPECT_EQ(work.mlp, (2 * 2 * 8 * 2 + 8 + 13) * mlp_flops(source, 3) + 4 * 3 * 2 * 7 * 4);
   EXPECT_EQ(work.sampling, 10 * sampling_flops(source, 1));
 
   options.grouping = "similarity";  // one pass more, and two candidates
   const CalibrationWork grouped = count_work(source, result, options, text);
   EXPECT_EQ(grouped.forward - work.forward, 8 * (2 * before + 2 * after + 2 * before));
-  EXPECT_EQ(grouped.moments, 2 * work.moments);
+  EXPECT_EQ(grouped.moments, work.moments + moments);
   EXPECT_EQ(grouped.backward, work.backward);
   options.calibration->steps = 0;
-  EXPECT_EQ(count_work(source, result, options, text).backward, 0);
+  const CalibrationWork merged = count_work(source, result, options, text);
+  EXPECT_EQ(merged.backward, 0);
+  EXPECT_EQ(merged.moments, 2 * moments);
 }
 
 }  // namespace

@@ -6,8 +6,7 @@
 #include "gqa/convert.h"
 #include "gqa/error.h"
 #include "io/write_journal.h"
-#include "support/temp_dir.h"
-#include "support/tiny_llama.h"
+#include "support/refined_case.h"
 
 namespace gqa {
 namespace {
@@ -15,41 +14,14 @@ namespace {
 namespace fs = std::filesystem;
 using test::folder_content;
 using test::put_file;
-using test::TinyLlama;
 
-constexpr int64_t layers = 3;
-
-/// Biases in f32 beside bf16 weights: each is rounded as it is stored.
-void write_mixed(const fs::path& dir, TinyLlama tiny) {
-  tiny.shards = 2;
-  tiny.dtype = DType::bf16;
-  test::write_tiny(dir, tiny);
-  auto tensors = test::tiny_tensors(tiny);
-  tiny.dtype = DType::f32;
-  const auto exact = test::tiny_tensors(tiny);
-  for (size_t i = 0; i < tensors.size(); ++i) {
-    if (tensors[i].name.ends_with(".bias")) tensors[i] = exact[i];
-  }
-  test::write_shards(dir, tensors, tiny.shards);
-}
-
-class ResumeRefined : public testing::Test {
+class ResumeRefined : public test::RefinedCase {
  protected:
   ResumeRefined() {
-    write_mixed(dir_ / "in", {.n_layers = layers, .vocab_size = 257, .attention_bias = true});
-    put_file(dir_ / "in/tokenizer.json", test::byte_tokenizer());
-    put_file(dir_ / "text.txt", "The quick brown fox jumps over a lazy dog, and the dog wakes up.");
-    options_.kv_heads = 2;
-    options_.grouping = "neighbour";
-    options_.output.threads = 1;
-    options_.calibration = Calibration{.text = dir_ / "text.txt",
-                                       .tokens = 1000,  // all of it
-                                       .sampled_tokens = 0,
-                                       .window = 16,
-                                       .steps = 3};
     options_.calibration->refined = [this](const LayerRefinement& layer) {
       told_.push_back(layer);
     };
+    options_.calibration->compared = [](ModelRefinement& model) { model.kept = true; };
   }
 
   /// Converts; false where it was stopped at call `stop` of its progress.
@@ -113,8 +85,6 @@ class ResumeRefined : public testing::Test {
     for (int64_t l = 0; l <= layers; ++l) EXPECT_GT(seen[l], 0) << l;
   }
 
-  const test::TempDir dir_;
-  ConvertOptions options_;
   std::vector<LayerRefinement> told_;
   int64_t calls_ = 0;
 };
