@@ -58,8 +58,9 @@ HeadGroups group_learned(const GroupingInput& in) {
   const int64_t heads = in.config.kv_heads[static_cast<size_t>(in.layer)];
   const bool one_way = in.kv_heads == 1 || in.kv_heads == heads;
   if (one_way) return group_neighbours(in);
-  std::vector<FoundGroups> others{{"price", cheapest_groups(in)}};
+  std::vector<FoundGroups> others;
   if (!in.unequal) others.push_back({"neighbour", group_neighbours(in)});
+  others.push_back({"price", cheapest_groups(in)});
   return calibrator->learn_groups(in.layer, others, !in.unequal, in.interrupt);
 }
 

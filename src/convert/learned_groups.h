@@ -14,12 +14,16 @@ struct FoundGroups {
   HeadGroups groups;
 };
 
-/// Learns how to group a layer (see learn_groups()), beginning with the first of `others`, and
-/// holds what is learned against them: each is merged in closed form and fitted for some steps, as
-/// the options have steps, and the least error on windows held out wins; the earlier one of equal
-/// ones, and `learned` last.
+/// Learns how to group a layer (see learn_groups()), and holds what is learned against `others` of
+/// as many groups, the simplest first: each is merged in closed form and fitted for some steps, as
+/// the options have steps, and takes the place of the best one before it where its errors on
+/// windows held out are clearly_less(). What is learned comes last.
 LayerGrouping learned_grouping(CalibrationRun& run, const LayerStudy& study, int64_t layer,
                                const std::vector<FoundGroups>& others, bool equal,
                                const std::function<void()>& interrupt);
+
+/// Whether these errors, of the same windows, are less by more than chance would have it: by more
+/// than twice the standard error of the mean difference. Of one window: whether it is less.
+bool clearly_less(const std::vector<double>& errors, const std::vector<double>& than);
 
 }  // namespace gqa

@@ -10,6 +10,7 @@
 #include <set>
 
 #include "convert/elements.h"
+#include "convert/learned_groups.h"
 #include "core/random.h"
 #include "support/expect_error.h"
 #include "support/temp_dir.h"
@@ -232,6 +233,17 @@ TEST(Elements, OverflowIsToldWhereItIsFirst) {
   const double huge[] = {-1e300};
   EXPECT_EQ(encode_elements(huge, 1, DType::f32, bytes), 0);
   EXPECT_EQ(encode_elements(huge, 1, DType::bf16, bytes), 0);
+}
+
+TEST(ClearlyLess, AsksForTwiceTheStandardError) {
+  // Gains 1, 2, 3 have mean 2, deviation 1 and standard error 0.58; shifted down by 0.9, mean 1.1.
+  EXPECT_TRUE(clearly_less({4, 4, 4}, {5, 6, 7}));
+  EXPECT_FALSE(clearly_less({4.9, 4.9, 4.9}, {5, 6, 7}));
+  EXPECT_TRUE(clearly_less({4.8, 4.8, 4.8}, {5, 6, 7}));
+  EXPECT_FALSE(clearly_less({5, 6, 7}, {4, 4, 4}));
+  EXPECT_FALSE(clearly_less({3, 8, 1}, {3, 8, 1}));
+  EXPECT_TRUE(clearly_less({0.9}, {1}));
+  EXPECT_FALSE(clearly_less({1}, {1}));
 }
 
 }  // namespace
