@@ -14,6 +14,11 @@ sys.path.insert(0, str(TOOLS))
 from bench_convert import run_watched  # noqa: E402
 
 
+# glibc keeps freed blocks of up to this size for later, in a heap for each thread: which thread does what is chance, and
+# so is what is left between (M_MMAP_THRESHOLD in mallopt(3)).
+KEPT_BY_THE_HEAP = 32 << 20
+
+
 class MemoryTest(gqa_case.GqaCase):
     def check(self, verb, changes, *args, tolerance):
         """The peak of a conversion of a model of one layer, held against the estimate and the bound. A peak that
@@ -53,7 +58,7 @@ class MemoryTest(gqa_case.GqaCase):
                 [gqa_case.GQA, "convert", source, self.place(), "--json", "--quiet", "--calibrate", text,
                  "--sampled-tokens", "0", *args], pause=0)
             estimate = json.loads(report)["peak_memory_bytes"]
-            self.assertLessEqual(peak, 1.1 * estimate)
+            self.assertLessEqual(peak, 1.1 * estimate + KEPT_BY_THE_HEAP)
             peaks.append(peak)
             if peak >= estimate / 1.2:
                 return estimate
