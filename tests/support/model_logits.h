@@ -12,22 +12,26 @@
 
 namespace gqa::test {
 
-/// Logits [31, vocab_size] of a sequence of 31 tokens, the same for all models of a vocabulary.
-inline std::vector<float> logits(const std::filesystem::path& folder) {
-  const Model model = Model::load(folder);
-  const int64_t vocab = model.config().vocab_size;
+/// Logits [tokens, vocab_size] of a sequence.
+inline std::vector<float> logits(const Model& model, const std::vector<int32_t>& tokens) {
   Context context({.threads = 1});
   KvCache cache = model.make_cache(KvDType::f32);
-  std::vector<int32_t> tokens;
-  for (int64_t i = 0; i < 31; ++i) {
-    tokens.push_back(static_cast<int32_t>((i * i * 7 + 3 * i + 1) % vocab));
-  }
   const Model::Step step{cache.create(), tokens};
   std::vector<float> hidden;
   model.forward(context, cache, std::span(&step, 1), hidden);
-  std::vector<float> out(tokens.size() * static_cast<size_t>(vocab));
+  std::vector<float> out(tokens.size() * static_cast<size_t>(model.config().vocab_size));
   model.logits(context, hidden, out);
   return out;
+}
+
+/// Of 31 tokens, the same for all models of a vocabulary.
+inline std::vector<float> logits(const std::filesystem::path& folder) {
+  const Model model = Model::load(folder);
+  std::vector<int32_t> tokens;
+  for (int64_t i = 0; i < 31; ++i) {
+    tokens.push_back(static_cast<int32_t>((i * i * 7 + 3 * i + 1) % model.config().vocab_size));
+  }
+  return logits(model, tokens);
 }
 
 /// Largest difference, relative to the largest logit of the first.

@@ -10,6 +10,7 @@
 #include "gqa/model.h"
 #include "gqa/tokenizer.h"
 #include "regroup/calibration.h"
+#include "support/model_logits.h"
 #include "support/refined_case.h"
 
 namespace gqa {
@@ -23,14 +24,8 @@ using test::get_file;
 std::vector<std::vector<double>> log_probabilities(const fs::path& folder,
                                                    const std::vector<int32_t>& tokens) {
   const Model model = Model::load(folder);
-  Context context({.threads = 1});
-  KvCache cache = model.make_cache(KvDType::f32);
-  const Model::Step step{cache.create(), tokens};
-  std::vector<float> hidden;
-  model.forward(context, cache, std::span(&step, 1), hidden);
+  const std::vector<float> logits = test::logits(model, tokens);
   const auto vocab = static_cast<size_t>(model.config().vocab_size);
-  std::vector<float> logits(tokens.size() * vocab);
-  model.logits(context, hidden, logits);
   std::vector<std::vector<double>> result;
   for (size_t t = 0; t < tokens.size(); ++t) {
     double sum = 0;
@@ -63,7 +58,7 @@ class RefinedModel : public test::RefinedCase {
     return files;
   }
 
-  /// Of what calls of progress come to until it is done, the last.
+  /// How often progress is called.
   int64_t calls(const char* out) {
     int64_t n = 0;
     run(out, [&](std::string_view, int64_t, int64_t) { ++n; });
