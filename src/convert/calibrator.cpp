@@ -215,9 +215,12 @@ MergedLayer Calibrator::convert(int64_t layer, const std::vector<HeadGroups>& gr
 bool Calibrator::keeps_fitting(const std::vector<HeadGroups>& groups, const Progress& progress) {
   Impl& s = *impl_;
   if (s.fitting == Fitting::none || s.run.calibration.steps == 0) return true;
-  int64_t layers = 0, changed = 0;
-  for (const HeadGroups& layer : groups) changed += is_changed(s.run, layers++, layer) ? 1 : 0;
-  if (changed == 0) return true;
+  const int64_t layers = s.run.config.n_layers;
+  bool changed = false;
+  for (int64_t l = 0; l < layers; ++l) {
+    changed = changed || is_changed(s.run, l, groups[static_cast<size_t>(l)]);
+  }
+  if (!changed) return true;
   s.convert_to(layers - 1, groups, progress);  // or what was written is taken over
   ModelRefinement model{.refined = s.chain->divergence()};
   s.key_directions = s.chain->key_directions();

@@ -89,44 +89,38 @@ class FolderWriter {
 
   void write_at_once(const fs::path& out) {
     StagingDir staging(out, job_.options.output.force);
-    auto weights = write_weights(job_, staging.path(), nullptr, pool_, progress_);
-    if (!keeps_fitting()) {
-      job_.calibrator->give_up();
-      staging.empty();
-      weights = write_weights(job_, staging.path(), nullptr, pool_, progress_);
-    }
+    auto weights = write_better(
+        staging, [&] { return write_weights(job_, staging.path(), nullptr, pool_, progress_); });
     finish(staging, describe(job_, hasher_.hashes(progress_)), std::move(weights));
   }
 
   /// What this is a conversion of must be known before the first byte is kept, or gone on with.
   void write_resumably(const fs::path& out) {
-    Json description = describe(job_, hasher_.hashes(progress_));
+    const auto source = hasher_.hashes(progress_);
+    const auto description = [&] { return describe(job_, source); };
     StagingDir staging(out, job_.options.output.force, Unfinished::kept);
-    const Json given_up = without_fitting(description);
-    if (job_.calibrator && WriteJournal::subject(staging.path()) == given_up) {
+    if (job_.calibrator &&
+        WriteJournal::subject(staging.path()) == without_fitting(description())) {
       job_.calibrator->give_up();
-      description = given_up;
     }
-    clear_unless_same(staging, description);
-    auto weights = write_on(staging, description);
-    if (!keeps_fitting()) {
-      job_.calibrator->give_up();
-      description = given_up;
-      staging.empty();
-      weights = write_on(staging, description);
-    }
-    finish(staging, description, std::move(weights));
+    clear_unless_same(staging, description());
+    auto weights = write_better(staging, [&] {
+      WriteJournal journal(staging.path(), description());
+      return write_weights(job_, staging.path(), &journal, pool_, progress_);
+    });
+    finish(staging, description(), std::move(weights));
   }
 
  private:
-  /// Whether what fitting made of the model is not worse than the model without.
-  bool keeps_fitting() const {
-    return !job_.calibrator || job_.calibrator->keeps_fitting(job_.plan.groups, progress_);
-  }
-
-  std::vector<FileHash> write_on(const StagingDir& staging, const Json& description) {
-    WriteJournal journal(staging.path(), description);
-    return write_weights(job_, staging.path(), &journal, pool_, progress_);
+  /// What `write` gives; anew, merged alone, where fitting made the model worse.
+  template <typename Write>
+  std::vector<FileHash> write_better(const StagingDir& staging, const Write& write) const {
+    std::vector<FileHash> weights = write();
+    Calibrator* const calibrator = job_.calibrator.get();
+    if (!calibrator || calibrator->keeps_fitting(job_.plan.groups, progress_)) return weights;
+    calibrator->give_up();
+    staging.empty();
+    return write();
   }
 
   void finish(StagingDir& staging, const Json& description, std::vector<FileHash> files) {
