@@ -17,9 +17,7 @@
 HWY_BEFORE_NAMESPACE();
 namespace gqa::kernels::HWY_NAMESPACE {
 
-// Register tiles. With 32 registers, 6 rows x 4 vectors of accumulators leave room for the 4
-// vectors of keys or values and a broadcast; with 16, 6 x 2 do.
-inline constexpr int kVectors = kManyRegisters ? 4 : 2;
+/// Rows of a register tile, at most.
 inline constexpr int kRows = few_rows;
 /// Elements of depth between two looks at what is to be prefetched: a multiple of those of a word.
 inline constexpr int kStep = 8;
@@ -33,12 +31,12 @@ HWY_INLINE void TileStep(const float* a, int64_t a_row, int from, int until, con
       const F32 d;
       const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
       VF column[V];
-      HWY_UNROLL(4)
+      HWY_UNROLL(8)
       for (int j = 0; j < V; ++j) column[j] = b.template Get<E>(d, word + j * lanes);
       HWY_UNROLL(8)
       for (int r = 0; r < R; ++r) {
         const VF x = hn::Set(d, a[r * a_row + E]);
-        HWY_UNROLL(4)
+        HWY_UNROLL(8)
         for (int j = 0; j < V; ++j) sum[r][j] = hn::MulAdd(x, column[j], sum[r][j]);
       }
     }
@@ -67,7 +65,7 @@ HWY_INLINE void ProductTile(const float* a, const W& b, const Layout& l, int64_t
   VF sum[R][V];
   HWY_UNROLL(8)
   for (int r = 0; r < R; ++r) {
-    HWY_UNROLL(4)
+    HWY_UNROLL(8)
     for (int j = 0; j < V; ++j) {
       sum[r][j] = l.add ? hn::LoadU(d, c + r * l.c_row + j * lanes) : hn::Zero(d);
     }
@@ -103,29 +101,46 @@ HWY_INLINE void ProductTile(const float* a, const W& b, const Layout& l, int64_t
   }
   HWY_UNROLL(8)
   for (int r = 0; r < R; ++r) {
-    HWY_UNROLL(4)
+    HWY_UNROLL(8)
     for (int j = 0; j < V; ++j) hn::StoreU(sum[r][j], d, c + r * l.c_row + j * lanes);
   }
 }
 
-/// ProductTile<R, V> for a number of rows known at run time, 1 <= rows <= kRows.
-template <int V, class W>
-HWY_INLINE void ProductRows(int64_t rows, const float* a, const W& b, const Layout& l,
-                            int64_t column, float* c, AheadLines& ahead) {
-  switch (rows) {
-    case 1:
-      return ProductTile<1, V>(a, b, l, column, c, ahead);
-    case 2:
-      return ProductTile<2, V>(a, b, l, column, c, ahead);
-    case 3:
-      return ProductTile<3, V>(a, b, l, column, c, ahead);
-    case 4:
-      return ProductTile<4, V>(a, b, l, column, c, ahead);
-    case 5:
-      return ProductTile<5, V>(a, b, l, column, c, ahead);
-    default:
-      return ProductTile<6, V>(a, b, l, column, c, ahead);
+/// Vectors of columns of a register tile of r rows. With 32 registers, 6 rows x 4 vectors of
+/// accumulators leave room for the 4 vectors of keys or values and a broadcast; with 16, 6 x 2 do.
+/// Few rows have more: a multiply-add waits some cycles for the last one of its chain, so that it
+/// takes 8 chains. Of one row all keys of a block go at once, if vectors are not too short, and
+/// their words are read one behind the other, as processors expect.
+constexpr int VectorsOf(int r) {
+  if (r == 1) return 8;
+  if (r == 2) return kManyRegisters ? 8 : 4;
+  return kManyRegisters ? 4 : 2;
+}
+
+/// Columns [begin, end) of R rows, a whole number of vectors: V of them at a time. What is left
+/// goes at once, too: one vector after the other would broadcast each row as often.
+template <int R, int V, class W>
+HWY_INLINE void ProductColumns(const float* a, const W& b, const Layout& l, int64_t begin,
+                               int64_t end, float* c, AheadLines& ahead) {
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(F32()));
+  int64_t column = begin;
+  for (; column + V * lanes <= end; column += V * lanes) {
+    ProductTile<R, V>(a, b, l, column, c + column, ahead);
   }
+  if constexpr (V > 1) {
+    constexpr int kFewer = V > 4 ? V / 2 : V - 1;
+    if (column < end) ProductColumns<R, kFewer>(a, b, l, column, end, c, ahead);
+  }
+}
+
+/// All columns of R rows. A function of its own: in one for all numbers of rows, GCC keeps sums of
+/// 6 rows in memory, and takes twice the time.
+template <int R, class W>
+HWY_NOINLINE void ProductRows(const float* a, const W& b, const Layout& l, int64_t begin,
+                              int64_t end, float* c, AheadLines& all_ahead) {
+  AheadLines ahead = all_ahead;
+  ProductColumns<R, VectorsOf(R)>(a, b, l, begin, end, c, ahead);
+  all_ahead = ahead;
 }
 
 /// Columns [begin, end), a whole number of vectors.
@@ -133,24 +148,31 @@ template <class W>
 HWY_NOINLINE void Product(const float* a, int64_t rows, const W& b, const Layout& l, int64_t begin,
                           int64_t end, Ahead next) {
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(F32()));
-  const int64_t step = kVectors * lanes;
+  const int64_t step = VectorsOf(static_cast<int>(rows < kRows ? rows : kRows)) * lanes;
   const int64_t looks = (l.depth.end - l.depth.begin) / kStep;
   AheadLines ahead(next, (looks > 0 ? looks : 1) * ((end - begin + step - 1) / step));
   for (int64_t row = 0; row < rows; row += kRows) {
-    const int64_t n = rows - row < kRows ? rows - row : kRows;
-    const float* a_rows = a + row * l.a_row;
-    float* c_rows = l.c + row * l.c_row;
-    int64_t column = begin;
-    for (; column + step <= end; column += step) {
-      ProductRows<kVectors>(n, a_rows, b, l, column, c_rows + column, ahead);
+    const float* x = a + row * l.a_row;
+    float* c = l.c + row * l.c_row;
+    switch (rows - row) {
+      case 1:
+        ProductRows<1>(x, b, l, begin, end, c, ahead);
+        break;
+      case 2:
+        ProductRows<2>(x, b, l, begin, end, c, ahead);
+        break;
+      case 3:
+        ProductRows<3>(x, b, l, begin, end, c, ahead);
+        break;
+      case 4:
+        ProductRows<4>(x, b, l, begin, end, c, ahead);
+        break;
+      case 5:
+        ProductRows<5>(x, b, l, begin, end, c, ahead);
+        break;
+      default:
+        ProductRows<6>(x, b, l, begin, end, c, ahead);
     }
-    // What is left at once, too: one vector after the other would be too few chains of additions
-    // for the machine's multiply-adds, and would broadcast each row as often.
-    const int64_t left = (end - column) / lanes;
-    float* c_left = c_rows + column;
-    if (kVectors > 3 && left == 3) ProductRows<3>(n, a_rows, b, l, column, c_left, ahead);
-    if (kVectors > 2 && left == 2) ProductRows<2>(n, a_rows, b, l, column, c_left, ahead);
-    if (left == 1) ProductRows<1>(n, a_rows, b, l, column, c_left, ahead);
   }
 }
 
