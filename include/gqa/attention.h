@@ -75,14 +75,14 @@ struct AttendOptions {
 /// al. 2023: contiguous query heads share a KV head.
 ///
 /// Any mix of f32, f16 and bf16, and caches of any KvDType (a quantised one counts as the f32
-/// values that KvCache::read() gives, to the bit; avx512_vnni and avx512_amx round queries and
-/// weights to 16 bits for it, and avx512_amx to bf16 for bf16 caches); any number of heads to a
-/// group; any head sizes; empty sequences; queries that are no part of the keys' sequence
-/// (cross-attention: a mask that is not causal). Key blocks that no query of a tile sees are not
-/// even read. What a row computes depends on its own visible keys alone: results are bit-identical
-/// for any thread count, batch mix, page table and chunking of the prefill. A row that sees no key
-/// gives 0 and LSE -inf. NaN in a masked key or value never leaks; in a visible one it reaches the
-/// rows that see it. out must not overlap q, k or v.
+/// values that KvCache::read() gives, to the bit; avx2_int16, avx512_int16, avx512_vnni and
+/// avx512_amx round queries and weights to 16 bits for it, and avx512_amx to bf16 for bf16 caches);
+/// any number of heads to a group; any head sizes; empty sequences; queries that are no part of the
+/// keys' sequence (cross-attention: a mask that is not causal). Key blocks that no query of a tile
+/// sees are not even read. What a row computes depends on its own visible keys alone: results are
+/// bit-identical for any thread count, batch mix, page table and chunking of the prefill. A row
+/// that sees no key gives 0 and LSE -inf. NaN in a masked key or value never leaks; in a visible
+/// one it reaches the rows that see it. out must not overlap q, k or v.
 ///
 /// Throws Error (usage) where shapes do not fit, or where the mask sees tokens that a cache has
 /// released, naming the item.

@@ -24,6 +24,7 @@
 //
 #include "kernels/attention-inl.h"
 #include "kernels/gradient-inl.h"
+#include "kernels/int16_products-inl.h"
 #include "kernels/product-inl.h"
 #include "kernels/quantise-inl.h"
 //
@@ -90,6 +91,22 @@ const Table* GetTable() {
   return &table;
 }
 
+#if GQA_INT16_PRODUCTS
+const Table* GetInt16Table() {
+  static const Table table = [] {
+    Table changed = *GetTable();
+    changed.isa = HWY_TARGET == HWY_AVX2 ? "avx2_int16" : "avx512_int16";
+    changed.takes_stored = is_quantised;
+    changed.query_bytes = Int16QueryBytes;
+    changed.prepare_query = Int16PrepareQuery;
+    changed.score = Int16Score;
+    changed.accumulate = Int16Accumulate;
+    return changed;
+  }();
+  return &table;
+}
+#endif
+
 }  // namespace gqa::kernels::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
@@ -116,13 +133,15 @@ struct Tables {
       const Table* avx512 = N_AVX3::GetTable();
       const Table* vnni = vnni_table(*avx512);
       const Table& vectors = vnni ? *vnni : *avx512;
-      for (const Table* better : {amx_table(vectors), vnni, avx512}) {
+      const Table* int16 = vnni ? nullptr : N_AVX3::GetInt16Table();
+      for (const Table* better : {amx_table(vectors), vnni, int16, avx512}) {
         if (better) list[count++] = better;
       }
       if (const Table* amx = emulated_amx_table(vectors)) emulated[emulated_count++] = amx;
     }
 #endif
 #if HWY_TARGETS & HWY_AVX2
+    add(HWY_AVX2, N_AVX2::GetInt16Table());
     add(HWY_AVX2, N_AVX2::GetTable());
 #endif
 #if HWY_TARGETS & HWY_SSE4

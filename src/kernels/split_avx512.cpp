@@ -6,6 +6,7 @@
 #include <bit>
 #include <cstring>
 
+#include "kernels/integer_scale.h"
 #include "kernels/kernels.h"
 
 HWY_PUSH_ATTRIBUTES("avx512f,avx512bw,avx512dq,avx512vl,fma")
@@ -47,7 +48,7 @@ float largest_magnitude(const float* x, int64_t n) {
 }
 
 void split(const float* x, int64_t n, float largest, float scale, std::byte* to) {
-  const float step = split_scale(largest);
+  const float step = integer_scale(largest, largest_split);
   if (!(step > 0)) {
     std::memset(to, 0, static_cast<size_t>(split_bytes(n)));
     return set_split_header(to, {scale * step, 0, 0});

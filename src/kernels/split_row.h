@@ -1,11 +1,9 @@
 // Rows of numbers as two pieces of 8 bits, for products of integers.
 #pragma once
 
-#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
-#include <limits>
 
 #include "core/checked.h"
 
@@ -44,14 +42,6 @@ inline SplitHeader split_header(const std::byte* row) {
 }
 inline void set_split_header(std::byte* row, const SplitHeader& header) {
   std::memcpy(row, &header, sizeof header);
-}
-
-/// The scale of a row whose largest magnitude is `most`; 0, and with it all pieces, where it would
-/// not be normal.
-inline float split_scale(float most) {
-  if (!std::isfinite(most)) return std::numeric_limits<float>::quiet_NaN();
-  const float scale = most / static_cast<float>(largest_split);
-  return scale < std::numeric_limits<float>::min() ? 0.0f : scale;
 }
 
 }  // namespace gqa::kernels

@@ -1,4 +1,4 @@
-// Products of a cache in tiles.
+// Products of a cache's words as they are stored: in tiles, or of integers.
 #include <gtest/gtest.h>
 #include <sys/mman.h>
 
@@ -58,9 +58,9 @@ class Guarded {
 };
 
 /// Rows and blocks in memory that ends where they do, and sums that are exact.
-TEST_F(Tiles, RowsAndBlocksAreReadToTheirEndAndNoFurther) {
-  const Table& table = tiles();
+void expect_whole_sums(const Table& table, Random& random_) {
   for (const KvDType t : {KvDType::bf16, KvDType::int8, KvDType::int4}) {
+    if (!table.takes_stored(t)) continue;
     for (int64_t dim = 1; dim <= 130; ++dim) {
       const auto bytes = static_cast<size_t>(words_bytes(t, dim, key_block));
       const auto v_bytes = static_cast<size_t>(words_bytes(t, key_block, dim));
@@ -113,6 +113,56 @@ TEST_F(Tiles, RowsAndBlocksAreReadToTheirEndAndNoFurther) {
         for (int64_t r = 0; r < rows; ++r) {
           const float got = acc[static_cast<size_t>(r * stride + d)];
           ASSERT_NEAR(got, sum, 1e-6f * 127 * 64) << r << " of " << rows << ", " << dim;
+        }
+      }
+    }
+  }
+}
+
+TEST(StoredProducts, RowsAndBlocksAreReadToTheirEndAndNoFurther) {
+  Random random{1};
+  for (const auto some : {tables(), emulated_tables()}) {
+    for (const Table* table : some) {
+      SCOPED_TRACE(table->isa);
+      expect_whole_sums(*table, random);
+    }
+  }
+}
+
+/// A block of keys, all elements the largest integer; those behind the last one are 0, as in a
+/// cache.
+std::vector<std::byte> largest_keys(KvDType t, int64_t dim) {
+  const bool bytes = t == KvDType::int8;
+  std::vector<std::byte> k(static_cast<size_t>(words_bytes(t, dim, key_block)),
+                           static_cast<std::byte>(bytes ? 0x7f : 0x77));
+  const int64_t n = word_elements(t);
+  for (int64_t e = dim; e % n != 0; ++e) {
+    for (int64_t s = 0; s < key_block; ++s) {
+      std::byte& byte = k[static_cast<size_t>(4 * (e / n * key_block + s) + e % 4)];
+      byte &= static_cast<std::byte>(bytes ? 0 : e % n < 4 ? 0xf0 : 0x0f);
+    }
+  }
+  return k;
+}
+
+/// More elements of one sign than 32 bits can add up.
+TEST(StoredProducts, LongRowsDoNotOverflow) {
+  for (const Table* table : tables()) {
+    for (const KvDType t : {KvDType::int8, KvDType::int4}) {
+      if (!table->takes_stored(t)) continue;
+      for (const int64_t dim : {511, 512, 513, 520, 600, 1031, 2048}) {
+        const std::vector<float> q(static_cast<size_t>(dim), -1.0f);
+        std::vector<std::byte> query(static_cast<size_t>(table->query_bytes(t, dim)));
+        table->prepare_query(t, q.data(), dim, 0.5f, query.data());
+        const std::vector<std::byte> k = largest_keys(t, dim);
+        std::vector<float> scratch(static_cast<size_t>(64 * (dim + 16))), scores(key_block);
+        const auto keys = table->arrange(t, k.data(), dim, key_block, 1, scratch.data());
+        table->score(query.data(), 1, dim, keys.type, keys.words, {0, key_block}, scores.data(),
+                     key_block, {});
+        table->end_run();
+        const float sum = -0.5f * static_cast<float>(dim * largest_int(t));
+        for (const float score : scores) {
+          ASSERT_NEAR(score, sum, 1e-5f * -sum) << table->isa << " " << dim;
         }
       }
     }

@@ -1,0 +1,299 @@
+// Products of queries and weights, as integers of 16 bits, and the integers of a quantised cache:
+// sums of integers are exact, and two of them are multiplied and added where f32 takes one.
+#include <algorithm>
+#include <cstring>
+
+#include "core/checked.h"
+#include "core/kv_words.h"
+#include "kernels/ahead.h"
+#include "kernels/weighed_blocks.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/int16_products.cpp"
+#include "kernels/targets.h"
+//
+#include "hwy/foreach_target.h"
+// These come after foreach_target.h and in this order.
+#include "kernels/load-inl.h"
+//
+#include "kernels/int16_products-inl.h"
+
+#if GQA_INT16_PRODUCTS
+#include "kernels/int16_row-inl.h"
+#include "kernels/product-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace gqa::kernels::HWY_NAMESPACE {
+
+using I16 = hn::Repartition<int16_t, I32>;
+using VS = hn::Vec<I16>;
+
+/// Words of integers of 4 bits or 8, as pairs of 16 bits: those of a row in the same order.
+template <KvDType t>
+struct Pairs;
+
+template <>
+struct Pairs<KvDType::int8> {
+  static constexpr int kPairs = 2;
+  template <int kPair>
+  static HWY_INLINE VS Get(VS word) {
+    return hn::ShiftRight<8>(kPair == 0 ? hn::ShiftLeft<8>(word) : word);
+  }
+};
+
+template <>
+struct Pairs<KvDType::int4> {
+  static constexpr int kPairs = 4;
+  template <int kPair>
+  static HWY_INLINE VS Get(VS word) {
+    constexpr int kLeft[] = {12, 4, 8, 0};
+    return hn::ShiftRight<12>(hn::ShiftLeft<kLeft[kPair]>(word));
+  }
+};
+
+/// sum + the sums of each two products. GCC must not add up products before it adds them to sums:
+/// it runs out of registers then, which takes a third of the speed.
+HWY_INLINE void AddPairs(VS a, VS b, VI& sum) {
+  const I32 d;
+  VI second = hn::Zero(d);  // on x86 all goes to the first one
+  sum = hn::ReorderWidenMulAccumulate(d, a, b, sum, second);
+  asm("" : "+v"(sum.raw));
+}
+
+/// C [rows][.] (+)= rows * words [begin, end) [columns].
+struct IntegerProduct {
+  const std::byte* rows;
+  int64_t row_bytes;
+  const int32_t* words;
+  int64_t begin, end;
+  int64_t columns;
+  float* c;
+  int64_t c_row;
+  bool add;
+};
+
+/// Pair kPair of a word and those behind it, V vectors of them, times the same elements of R rows.
+template <KvDType t, int kPair, int R, int V>
+HWY_INLINE void MultiplyPairs(const std::byte* at, int64_t row_bytes, const VS (&words)[V],
+                              VI (&sums)[R][V]) {
+  if constexpr (kPair < Pairs<t>::kPairs) {
+    const I32 d;
+    const I16 d16;
+    VS pairs[V];
+    HWY_UNROLL(8)
+    for (int j = 0; j < V; ++j) pairs[j] = Pairs<t>::template Get<kPair>(words[j]);
+    HWY_UNROLL(4)
+    for (int r = 0; r < R; ++r) {
+      int32_t both;
+      std::memcpy(&both, at + r * row_bytes + 4 * kPair, sizeof both);
+      const VS x = hn::BitCast(d16, hn::Set(d, both));
+      HWY_UNROLL(8)
+      for (int j = 0; j < V; ++j) {
+        AddPairs(x, pairs[j], sums[r][j]);
+      }
+    }
+    MultiplyPairs<t, kPair + 1>(at, row_bytes, words, sums);
+  }
+}
+
+/// Words between two looks at what is to be prefetched: 8 elements.
+template <KvDType t>
+inline constexpr int64_t kStepWords = 8 / word_elements(t);
+
+/// V vectors of words, or the first `count` words of a single one, times a word's elements of R
+/// rows.
+template <KvDType t, int R, int V, bool kSome>
+HWY_INLINE void MultiplyWord(const std::byte* x, int64_t row_bytes, const int32_t* at, size_t count,
+                             VI (&sums)[R][V]) {
+  const I32 d;
+  const I16 d16;
+  VS words[V];
+  HWY_UNROLL(8)
+  for (int j = 0; j < V; ++j) {
+    if constexpr (kSome) {
+      words[j] = hn::BitCast(d16, hn::MaskedLoad(hn::FirstN(d, count), d, at));
+    } else {
+      words[j] = hn::BitCast(d16, hn::LoadU(d, at + j * static_cast<int64_t>(hn::Lanes(d))));
+    }
+  }
+  MultiplyPairs<t, 0>(x, row_bytes, words, sums);
+}
+
+/// V vectors of columns of R rows; kSome: of a single vector the first `count` columns, of which
+/// alone words are read.
+template <KvDType t, int R, int V, bool kSome>
+HWY_INLINE void IntegerTile(const IntegerProduct& p, int64_t row, int64_t column, size_t count,
+                            AheadLines& all_ahead) {
+  constexpr int64_t kWordBytes = 4 * Pairs<t>::kPairs;  // of a row's integers
+  // So many elements cannot overflow: 512 * 128 * 32767 < 2^31.
+  constexpr int64_t kMost = 512 / word_elements(t);
+  const I32 d;
+  const F32 df;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+  const std::byte* rows = p.rows + row * p.row_bytes;
+  float* c = p.c + row * p.c_row + column;
+  AheadLines ahead = all_ahead;
+  bool add = p.add;
+  for (int64_t begin = p.begin; begin < p.end; begin += kMost, add = true) {
+    VI sums[R][V];
+    HWY_UNROLL(4)
+    for (int r = 0; r < R; ++r) {
+      HWY_UNROLL(8)
+      for (int j = 0; j < V; ++j) sums[r][j] = hn::Zero(d);
+    }
+    const int64_t end = std::min(begin + kMost, p.end);
+    const std::byte* x = Integers(rows) + begin * kWordBytes;
+    const int32_t* at = p.words + begin * p.columns + column;
+    int64_t word = begin;
+    for (; word + kStepWords<t> <= end; word += kStepWords<t>) {
+      ahead.step();
+      HWY_UNROLL(2)
+      for (int64_t i = 0; i < kStepWords<t>; ++i) {
+        MultiplyWord<t, R, V, kSome>(x, p.row_bytes, at, count, sums);
+        x += kWordBytes;
+        at += p.columns;
+      }
+    }
+    for (; word < end; ++word) {
+      MultiplyWord<t, R, V, kSome>(x, p.row_bytes, at, count, sums);
+      x += kWordBytes;
+      at += p.columns;
+    }
+    HWY_UNROLL(4)
+    for (int r = 0; r < R; ++r) {
+      const VF step = hn::Set(df, StepOf(rows + r * p.row_bytes));
+      HWY_UNROLL(8)
+      for (int j = 0; j < V; ++j) {
+        float* to = c + r * p.c_row + j * lanes;
+        const VF before = add ? hn::LoadU(df, to) : hn::Zero(df);
+        hn::StoreU(hn::MulAdd(step, hn::ConvertTo(df, sums[r][j]), before), df, to);
+      }
+    }
+  }
+  all_ahead = ahead;
+}
+
+inline constexpr int64_t kIntegerRows = 4;
+
+/// Vectors of columns of a tile of R rows: of one row all keys of a block, so that words are read
+/// one behind the other.
+constexpr int IntegerVectors(int64_t r) {
+  if (r == 1) return 8;
+  return r == 2 || kManyRegisters ? 4 : 2;
+}
+
+template <KvDType t, int R, int V>
+HWY_INLINE void IntegerColumns(const IntegerProduct& p, int64_t row, int64_t begin, int64_t end,
+                               AheadLines& ahead) {
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(I32()));
+  int64_t column = begin;
+  const int64_t whole = std::min(end, p.columns);
+  for (; column + V * lanes <= whole; column += V * lanes) {
+    IntegerTile<t, R, V, false>(p, row, column, 0, ahead);
+  }
+  if (column >= whole) return;
+  if constexpr (V > 1) {
+    IntegerColumns<t, R, V / 2>(p, row, column, end, ahead);
+  } else {
+    IntegerTile<t, R, 1, true>(p, row, column, static_cast<size_t>(whole - column), ahead);
+  }
+}
+
+/// Columns [begin, end) of `rows` rows.
+template <KvDType t>
+HWY_NOINLINE void MultiplyRows(const IntegerProduct& p, int64_t rows, int64_t begin, int64_t end,
+                               const Ahead& next) {
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(I32()));
+  const int64_t step = IntegerVectors(std::min(rows, kIntegerRows)) * lanes;
+  const int64_t looks = (p.end - p.begin) / kStepWords<t>;
+  AheadLines ahead(next, std::max<int64_t>(1, looks) * ceil_div(end - begin, step));
+  for (int64_t row = 0; row < rows; row += kIntegerRows) {
+    switch (rows - row) {
+      case 1:
+        IntegerColumns<t, 1, IntegerVectors(1)>(p, row, begin, end, ahead);
+        break;
+      case 2:
+        IntegerColumns<t, 2, IntegerVectors(2)>(p, row, begin, end, ahead);
+        break;
+      case 3:
+        IntegerColumns<t, 3, IntegerVectors(3)>(p, row, begin, end, ahead);
+        break;
+      default:
+        IntegerColumns<t, 4, IntegerVectors(4)>(p, row, begin, end, ahead);
+    }
+  }
+}
+
+void MultiplyIntegers(KvDType t, const IntegerProduct& p, int64_t rows, int64_t begin, int64_t end,
+                      const Ahead& next) {
+  if (t == KvDType::int8) {
+    MultiplyRows<KvDType::int8>(p, rows, begin, end, next);
+  } else {
+    MultiplyRows<KvDType::int4>(p, rows, begin, end, next);
+  }
+}
+
+int64_t Int16QueryBytes(KvDType t, int64_t head_dim) {
+  return is_quantised(t) ? RowBytes(head_dim) : QueryBytes(t, head_dim);
+}
+
+void Int16PrepareQuery(KvDType t, const float* q, int64_t head_dim, float scale, void* prepared) {
+  if (!is_quantised(t)) return PrepareQuery(t, q, head_dim, scale, prepared);
+  ToIntegers(q, head_dim, scale, static_cast<std::byte*>(prepared));
+}
+
+void Int16Score(const void* queries, int64_t rows, int64_t head_dim, KvDType t, const void* k,
+                Range keys, float* scores, int64_t scores_row, Ahead next) {
+  if (!is_quantised(t)) {
+    return Score(queries, rows, head_dim, t, k, keys, scores, scores_row, next);
+  }
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(F32()));
+  const IntegerProduct p{
+      .rows = static_cast<const std::byte*>(queries),
+      .row_bytes = RowBytes(head_dim),
+      .words = static_cast<const int32_t*>(k),
+      .begin = 0,
+      .end = ceil_div(head_dim, word_elements(t)),
+      .columns = key_block,
+      .c = scores,
+      .c_row = scores_row,
+      .add = false,
+  };
+  MultiplyIntegers(t, p, rows, keys.begin / lanes * lanes, round_up(int64_t{keys.end}, lanes),
+                   next);
+}
+
+void Int16Accumulate(std::span<const WeighedBlock> blocks, int64_t rows, KvDType t,
+                     int64_t v_head_dim, float* acc, int64_t acc_row) {
+  if (!is_quantised(t)) return Accumulate(blocks, rows, t, v_head_dim, acc, acc_row);
+  constexpr int64_t row_bytes = RowBytes(key_block);
+  alignas(kLine) std::byte weights[kIntegerRows * row_bytes];
+  for (const WeighedBlock& block : blocks) {
+    Ahead next = block.next;
+    for (int64_t row = 0; row < rows; row += kIntegerRows) {
+      const int64_t n = std::min(kIntegerRows, rows - row);
+      if (SeenBlocks(std::span(&block, 1), row, n).size() == 0) continue;
+      for (int64_t r = 0; r < n; ++r) {
+        ToIntegers(block.weights + (row + r) * block.weights_row, key_block, 1.0f,
+                   weights + r * row_bytes);
+      }
+      const IntegerProduct p{
+          .rows = weights,
+          .row_bytes = row_bytes,
+          .words = static_cast<const int32_t*>(block.v),
+          .begin = block.keys.begin / word_elements(t),
+          .end = ceil_div(int64_t{block.keys.end}, word_elements(t)),
+          .columns = v_head_dim,
+          .c = acc + row * acc_row,
+          .c_row = acc_row,
+          .add = true,
+      };
+      MultiplyIntegers(t, p, n, 0, v_head_dim, next);
+      next = {};
+    }
+  }
+}
+
+}  // namespace gqa::kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+#endif

@@ -1,0 +1,91 @@
+// Per-target: rows of numbers as integers of 16 bits. Included once per instruction set, after
+// load-inl.h.
+
+#include <algorithm>
+#include <bit>
+#include <cstdint>
+#include <cstring>
+
+#include "core/checked.h"
+#include "kernels/integer_scale.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace gqa::kernels::HWY_NAMESPACE {
+
+using I32 = hn::RebindToSigned<F32>;
+using VI = hn::Vec<I32>;
+
+// A row in memory: the step of its integers in a cache line of its own, then the integers, zeros
+// behind the last one up to a cache line. Of each four the second and the third change places:
+// bytes of a word that lie two apart become pairs of 16 bits by one shift or two.
+
+inline constexpr int64_t kLine = 64;
+inline constexpr int32_t kLargest = INT16_MAX;
+constexpr int64_t RowBytes(int64_t n) { return kLine + round_up(2 * n, kLine); }
+
+HWY_INLINE float StepOf(const std::byte* row) {
+  float step;
+  std::memcpy(&step, row, sizeof step);
+  return step;
+}
+HWY_INLINE const std::byte* Integers(const std::byte* row) { return row + kLine; }
+
+/// The largest magnitude of x [n]. As integers a NaN is larger than all numbers.
+HWY_INLINE float LargestMagnitude(const float* x, int64_t n) {
+  const I32 d;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+  const VI magnitude = hn::Set(d, 0x7fffffff);
+  VI most = hn::Zero(d);
+  int64_t i = 0;
+  for (; i + lanes <= n; i += lanes) {
+    most = hn::Max(most, hn::And(magnitude, hn::BitCast(d, hn::LoadU(F32(), x + i))));
+  }
+  int32_t largest = hn::GetLane(hn::MaxOfLanes(d, most));
+  for (; i < n; ++i) largest = std::max(largest, std::bit_cast<int32_t>(x[i]) & 0x7fffffff);
+  return std::bit_cast<float>(largest);
+}
+
+/// Integers of 2 vectors' elements from `from` on, in a row's order.
+HWY_INLINE void StoreIntegers(const float* from, VF inverse, int16_t* to) {
+  const I32 d;
+  const hn::Repartition<uint64_t, I32> d64;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+  const auto integers = [&](const float* x) HWY_ATTR {
+    return hn::BitCast(d64, hn::NearestInt(hn::Mul(inverse, hn::LoadU(F32(), x))));
+  };
+  const auto first = integers(from);
+  const auto second = integers(from + lanes);
+  // Of each four the first two, and what they are paired with.
+  const VI low = hn::BitCast(d, hn::ConcatEven(d64, second, first));
+  const VI high = hn::BitCast(d, hn::ConcatOdd(d64, second, first));
+  const VI pairs = hn::Or(hn::And(low, hn::Set(d, 0xffff)), hn::ShiftLeft<16>(high));
+  hn::StoreU(pairs, d, reinterpret_cast<int32_t*>(to));
+}
+
+/// to [RowBytes(n)] = scale * x [n] in integers.
+void ToIntegers(const float* x, int64_t n, float scale, std::byte* to) {
+  const float largest = LargestMagnitude(x, n);
+  const float step = integer_scale(largest, kLargest);
+  const float scaled_step = scale * step;
+  std::memcpy(to, &scaled_step, sizeof scaled_step);
+  auto* integers = reinterpret_cast<int16_t*>(to + kLine);
+  if (!(step > 0)) {
+    std::memset(integers, 0, static_cast<size_t>(RowBytes(n) - kLine));
+    return;
+  }
+  const F32 d;
+  constexpr int64_t kAtOnce = kLine / 2;
+  const int64_t both = 2 * static_cast<int64_t>(hn::Lanes(d));
+  const VF inverse = hn::Set(d, static_cast<float>(kLargest) / largest);
+  const int64_t whole_lines = n / kAtOnce * kAtOnce;
+  for (int64_t i = 0; i < whole_lines; i += both) StoreIntegers(x + i, inverse, integers + i);
+  if (whole_lines == n) return;
+  float last[kAtOnce] = {};
+  std::copy(x + whole_lines, x + n, last);
+  for (int64_t i = 0; i < kAtOnce; i += both) {
+    StoreIntegers(last + i, inverse, integers + whole_lines + i);
+  }
+}
+
+}  // namespace gqa::kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
