@@ -3,9 +3,9 @@
 
 usage: bench.py [--quick] GQA OUT PAGE
 
-GQA: the program. OUT: a file for its JSON objects, one a line. PAGE: a Markdown file whose part
-between the two markers is replaced by the tables; they go to standard output, too, progress to
-standard error.
+GQA: the program. OUT: a file for its JSON objects, one a line. PAGE: a Markdown file with a part
+for each instruction set that was measured: the one of this machine is replaced by the tables, or
+added; they go to standard output, too, progress to standard error.
 
 Every configuration is run several times, in turns with all others, so that ratios compare what ran
 within minutes on the same machine; --quick runs each once. Needs the Python standard library alone.
@@ -17,7 +17,7 @@ import sys
 
 from bench_cases import all_cases
 from bench_tables import Found, report
-from page import replace_part
+from page import put_part
 
 OUT_OF_RESOURCES = 71
 ROUNDS = 3
@@ -63,7 +63,7 @@ def main():
         sys.exit("bench: this machine has too little memory for any of it")
     tables = report(found, all_threads)
     print(tables, end="")
-    replace_part(page, "bench", tables)
+    put_part(page, "bench", found.everything()[0]["isa"], tables)
     say(f"bench: {path} has all figures, {page} the tables")
 
 

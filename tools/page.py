@@ -1,6 +1,7 @@
 """Pages of docs/ whose tables a tool writes, between two markers."""
 
 import os
+import re
 import sys
 
 
@@ -18,6 +19,20 @@ def replace_part(page, command, part):
         sys.exit(f"{command}: {page}: expected once each: {begin.strip()} and {end.strip()}")
     before, after = text.split(begin)[0], text.split(end)[1]
     write_whole(page, f"{before}{begin}\n{part}\n{end}{after}")
+
+
+def put_part(page, command, name, part):
+    """One of several parts that a command writes: where it was, or behind the last one."""
+    with open(page, encoding="utf-8") as file:
+        text = file.read()
+    begin, end = markers(f"{command} {name}")
+    if begin not in text:
+        ends = list(re.finditer(rf"^<!-- \./dev {command} \S+: end -->\n", text, re.MULTILINE))
+        if not ends:
+            sys.exit(f"{command}: {page}: expected the part of some name, as in {begin.strip()}")
+        behind = ends[-1].end()
+        write_whole(page, f"{text[:behind]}\n{begin}{end}{text[behind:]}")
+    replace_part(page, f"{command} {name}", part)
 
 
 def write_whole(path, text):
