@@ -148,18 +148,21 @@ def curve(found, method, title, file):
 
 
 def learned_table(found):
-    """Perplexity and time; one KV head is one group, so that there is nothing to learn."""
+    """Perplexity, KL and time; one KV head is one group, so that there is nothing to learn."""
     rows = []
     for row in found.rows():
         if row[1] == 1:
             continue
-        seconds = [found.median(row, TEXT_ONLY.key, grouping, "cpu_seconds") for grouping in REFINED_GROUPINGS]
-        rows.append([row_name(row),
-                     *ppl_cells([found.median(row, TEXT_ONLY.key, grouping) for grouping in REFINED_GROUPINGS], 3),
-                     *map(took, seconds)])
+
+        def each(field, row=row):
+            return [found.median(row, TEXT_ONLY.key, grouping, field) for grouping in REFINED_GROUPINGS]
+
+        rows.append([row_name(row), "perplexity", *ppl_cells(each("ppl"), 3)])
+        rows.append(["", "KL", *ppl_cells(each("kl"), 4)])
+        rows.append(["", "processor time", *map(took, each("cpu_seconds"))])
     names = ["neighbours" if grouping == "neighbour" else "by price" if grouping == "similarity" else grouping
              for grouping in REFINED_GROUPINGS]
-    return markdown(["KV heads", *names, *(f"{name}, processor time" for name in names)], rows)
+    return markdown(["KV heads", "", *names], rows)
 
 
 def published_table(found):
