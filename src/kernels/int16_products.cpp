@@ -51,8 +51,8 @@ struct Pairs<KvDType::int4> {
   }
 };
 
-/// sum + the sums of each two products. GCC must not add up products before it adds them to sums:
-/// it runs out of registers then, which takes a third of the speed.
+/// Adds the sums of each two products to `sum`. GCC must not add up products before it adds them to
+/// sums: it runs out of registers then, which takes a third of the speed.
 HWY_INLINE void AddPairs(VS a, VS b, VI& sum) {
   const I32 d;
   VI second = hn::Zero(d);  // on x86 all goes to the first one

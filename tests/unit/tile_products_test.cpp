@@ -58,7 +58,7 @@ class Guarded {
 };
 
 /// Rows and blocks in memory that ends where they do, and sums that are exact.
-void expect_whole_sums(const Table& table, Random& random_) {
+void expect_whole_sums(const Table& table, Random& random) {
   for (const KvDType t : {KvDType::bf16, KvDType::int8, KvDType::int4}) {
     if (!table.takes_stored(t)) continue;
     for (int64_t dim = 1; dim <= 130; ++dim) {
@@ -72,7 +72,7 @@ void expect_whole_sums(const Table& table, Random& random_) {
         // Whole numbers: of bf16 1, 2 or 4.
         for (size_t i = 0; i < n; i += 2) {
           const auto one =
-              static_cast<uint16_t>(t == KvDType::bf16 ? 0x3f80 + random_() % 3 * 0x80 : random_());
+              static_cast<uint16_t>(t == KvDType::bf16 ? 0x3f80 + random() % 3 * 0x80 : random());
           std::memcpy(p + i, &one, 2);
         }
       };
