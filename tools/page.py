@@ -12,27 +12,34 @@ def markers(command):
 
 def replace_part(page, command, part):
     """The file is replaced as a whole or not at all."""
-    begin, end = markers(command)
-    with open(page, encoding="utf-8") as file:
-        text = file.read()
-    if text.count(begin) != 1 or text.count(end) != 1:
-        sys.exit(f"{command}: {page}: expected once each: {begin.strip()} and {end.strip()}")
-    before, after = text.split(begin)[0], text.split(end)[1]
-    write_whole(page, f"{before}{begin}\n{part}\n{end}{after}")
+    write_whole(page, replaced(page, read(page), command, part))
 
 
 def put_part(page, command, name, part):
-    """One of several parts that a command writes: where it was, or behind the last one."""
-    with open(page, encoding="utf-8") as file:
-        text = file.read()
+    """One of several parts that a command writes: where it was, or behind the last one; likewise as a whole."""
+    text = read(page)
     begin, end = markers(f"{command} {name}")
     if begin not in text:
         ends = list(re.finditer(rf"^<!-- \./dev {command} \S+: end -->\n", text, re.MULTILINE))
         if not ends:
             sys.exit(f"{command}: {page}: expected the part of some name, as in {begin.strip()}")
         behind = ends[-1].end()
-        write_whole(page, f"{text[:behind]}\n{begin}{end}{text[behind:]}")
-    replace_part(page, f"{command} {name}", part)
+        text = f"{text[:behind]}\n{begin}{end}{text[behind:]}"
+    write_whole(page, replaced(page, text, f"{command} {name}", part))
+
+
+def replaced(page, text, command, part):
+    """The text of a page with another part between a command's markers."""
+    begin, end = markers(command)
+    if text.count(begin) != 1 or text.count(end) != 1:
+        sys.exit(f"{command}: {page}: expected once each: {begin.strip()} and {end.strip()}")
+    before, after = text.split(begin)[0], text.split(end)[1]
+    return f"{before}{begin}\n{part}\n{end}{after}"
+
+
+def read(page):
+    with open(page, encoding="utf-8") as file:
+        return file.read()
 
 
 def write_whole(path, text):
