@@ -36,9 +36,9 @@ DATA_FREE = [Method(merge, ("--merge", merge), seeds=SEEDS if merge == "random" 
              for merge in ("first", "mean", "random", "medoid", "aligned", "pca")]
 CLOSED = Method("closed", ("--merge", "pca", "--refine", "0", *FEW_TOKENS),
                 "calibration", expected=10)
-TEXT_ONLY = Method("text-only", ("--merge", "pca", "--sampled-tokens", "0"), "calibration", expected=60)
-# Groupings that are compared by what refinement, which is quick without sampled text, makes of them; one KV head
-# is one group, so that nothing is to be chosen.
+TEXT_ONLY = Method("text-only", ("--merge", "pca", "--sampled-tokens", "0"), "calibration", SEEDS, expected=60)
+# Groupings that are compared by what refinement, which is quick without sampled text, makes of them, with several
+# seeds, since they differ by as little as seeds do; one KV head is one group, so that nothing is to be chosen.
 REFINED_GROUPINGS = ("neighbour", "similarity", "learned")
 DEFAULT = Method("default", (), "calibration", SEEDS, expected=90)
 BY_ITSELF = Method("self", (), "self", expected=120)

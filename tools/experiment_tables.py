@@ -147,6 +147,11 @@ def curve(found, method, title, file):
     return f"![{title}]({file})" if any(found.values(row, method, DEFAULT_GROUPING) for row in found.rows()) else ""
 
 
+def with_range(text, values, digits):
+    """A median, and the lowest and highest of several seeds."""
+    return f"{text} ({min(values):.{digits}f} to {max(values):.{digits}f})" if len(values) > 1 else text
+
+
 def learned_table(found):
     """Perplexity, KL and time; one KV head is one group, so that there is nothing to learn."""
     rows = []
@@ -157,8 +162,13 @@ def learned_table(found):
         def each(field, row=row):
             return [found.median(row, TEXT_ONLY.key, grouping, field) for grouping in REFINED_GROUPINGS]
 
-        rows.append([row_name(row), "perplexity", *ppl_cells(each("ppl"), 3)])
-        rows.append(["", "KL", *ppl_cells(each("kl"), 4)])
+        def quality(field, digits, row=row):
+            ranges = [found.values(row, TEXT_ONLY.key, grouping, field) for grouping in REFINED_GROUPINGS]
+            return [with_range(text, values, digits)
+                    for text, values in zip(ppl_cells(each(field), digits), ranges, strict=True)]
+
+        rows.append([row_name(row), "perplexity", *quality("ppl", 3)])
+        rows.append(["", "KL", *quality("kl", 4)])
         rows.append(["", "processor time", *map(took, each("cpu_seconds"))])
     names = ["neighbours" if grouping == "neighbour" else "by price" if grouping == "similarity" else grouping
              for grouping in REFINED_GROUPINGS]
@@ -175,7 +185,8 @@ def published_table(found):
 def seed_table(found):
     rows = []
     for name, method, grouping in [("default", "default", DEFAULT_GROUPING), ("merge random", "random", "neighbour"),
-                                   ("pca, grouping random", "pca", "random")]:
+                                   ("pca, grouping random", "pca", "random"),
+                                   ("refined, text only", TEXT_ONLY.key, DEFAULT_GROUPING)]:
         cells = []
         for row in found.rows():
             values = found.values(row, method, grouping)
@@ -225,7 +236,8 @@ def report(found):
         "### With text",
         method_table(found, ["closed form", "refined, text only", "default: sampled text, too"],
                      ["closed", "text-only", "default"]),
-        "Learned grouping, beside price and neighbours (text only, refined; with one KV head there is one grouping):",
+        "Learned grouping, beside price and neighbours (text only, refined; with one KV head there is one grouping); in brackets "
+        "the lowest and the highest of the seeds:",
         learned_table(found),
         "The default, by the text that it is given:",
         text_table(found),
