@@ -184,9 +184,8 @@ def published_table(found):
 
 def seed_table(found):
     rows = []
-    for name, method, grouping in [("default", "default", DEFAULT_GROUPING), ("merge random", "random", "neighbour"),
-                                   ("pca, grouping random", "pca", "random"),
-                                   ("refined, text only", TEXT_ONLY.key, DEFAULT_GROUPING)]:
+    for name, method, grouping in [("refined, text only", TEXT_ONLY.key, DEFAULT_GROUPING),
+                                   ("merge random", "random", "neighbour"), ("pca, grouping random", "pca", "random")]:
         cells = []
         for row in found.rows():
             values = found.values(row, method, grouping)

@@ -79,8 +79,8 @@ class Experiments(unittest.TestCase):
         self.assertEqual(experiment_tables.report(some).count(experiment_tables.UNKNOWN), 2)  # neighbours, and the legend
         self.assertRegex(experiment_tables.learned_table(some), r"learned \|[^–]*\n[^–]*2 \|[^–]*$")
         self.assertNotIn(" 1 |", experiment_tables.learned_table(some))
-        low, middle, high = sorted(some.values((MODEL, 2), "text-only", "learned"))
-        self.assertIn(f"{middle:.3f} ({low:.3f} to {high:.3f})", experiment_tables.learned_table(some))
+        low, middle, high = sorted(some.values((MODEL, 2), "text-only", "neighbour"))
+        self.assertIn(f"**{middle:.3f}** ({low:.3f} to {high:.3f})", experiment_tables.learned_table(some))
         nothing = experiment_tables.Found(FakeSetting(), Results(self.folder / "none"), [MODEL], self.cells)
         self.assertIn("Nothing is measured", experiment_tables.report(nothing))
         self.assertEqual(experiment_tables.ppl_cells([3.0, None, 2.0]), ["3.00", "–", "**2.00**"])
