@@ -33,8 +33,8 @@ std::string as_text(const LayerGrouping& layer) {
   for (const GroupingTrial& one : layer.tried) {
     errors.push_back(fmt::format("{} {:.4f}", one.grouping, one.error));
   }
-  return fmt::format("layer {}: groups of `{}`; error, held out, after some steps: {}", layer.layer,
-                     layer.chosen, fmt::join(errors, ", "));
+  return fmt::format("layer {}: groups of `{}`; error, held out: {}", layer.layer, layer.chosen,
+                     fmt::join(errors, ", "));
 }
 
 Json as_json(const ExportArgs& args, const ConvertPlan& plan) {

@@ -50,9 +50,8 @@ struct ModelRefinement {
 };
 
 /// Groups that were tried for a layer, and by whom: "price" (what `similarity` finds by the cost of
-/// merging), "neighbour" or "learned". The error is squared, of what attention puts out, merged and
-/// fitted for some steps, relative to the square of what the original's does: its mean over windows
-/// held out.
+/// merging), "neighbour" or "learned". The error is that of LayerRefinement, merged and refined on
+/// what comes into the original's layer: its mean over windows held out.
 struct GroupingTrial {
   std::string grouping;
   HeadGroups groups;

@@ -30,6 +30,15 @@ ScratchRows CalibrationRun::output_of(const Heads& heads, const RowsRef& inputs)
                       place);
 }
 
+MlpBlock CalibrationRun::mlp_of(int64_t layer) {
+  return MlpBlock(context.impl(), weights.layers[static_cast<size_t>(layer)], config.rms_norm_eps);
+}
+
+BlockGoal CalibrationRun::goal(const RowsRef& inputs, const RowsRef& target, const RowsRef& hidden,
+                               MlpBlock* mlp) const {
+  return {inputs, target, weights_by_size(row_squares(hidden + target)), mlp, hidden, place};
+}
+
 void CalibrationRun::tell(const LayerRefinement& layer) {
   refined.insert_or_assign(layer.layer, layer);
   if (calibration.refined) calibration.refined(layer);

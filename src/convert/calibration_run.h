@@ -10,6 +10,7 @@
 #include "gqa/convert.h"
 #include "regroup/heads.h"
 #include "regroup/stream.h"
+#include "regroup/windowed_block.h"
 
 namespace gqa {
 
@@ -28,6 +29,12 @@ struct CalibrationRun {
   Heads load(int64_t layer) const;
   /// [tokens, width]: what a layer with these heads makes of inputs of all the text.
   ScratchRows output_of(const Heads& heads, const RowsRef& inputs);
+  /// A layer's MLP.
+  MlpBlock mlp_of(int64_t layer);
+  /// To put out `target` of these inputs, errors weighed by the size of what that makes of
+  /// `hidden`, and with an MLP to have it make of that what it should. Keeps references.
+  BlockGoal goal(const RowsRef& inputs, const RowsRef& target, const RowsRef& hidden,
+                 MlpBlock* mlp) const;
   /// Keeps how refining a layer went, and tells whom the options name.
   void tell(const LayerRefinement& layer);
 

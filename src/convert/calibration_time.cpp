@@ -1,9 +1,12 @@
 #include "convert/calibration_time.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "convert/calibration_run.h"
 #include "convert/grouping.h"
+#include "convert/learned_groups.h"
+#include "regroup/learn_groups.h"
 #include "regroup/refine_block.h"
 #include "regroup/windows.h"
 
@@ -54,6 +57,40 @@ TextSums sums_over(const CalibrationWindows& text, const Flops& flops) {
   return sums;
 }
 
+/// Refining one layer: outputs in closed form, then steps, and checks at the start and on the way.
+struct Refining {
+  TextSums converted;  ///< operations of the layer's attention,
+  TextSums behind;     ///< of its MLP,
+  TextSums gradient;   ///< and of what follows them in a step
+  double steps;
+
+  void add_to(CalibrationWork& work, double times) const {
+    work.mlp += times * behind.all;  // what is wanted there
+    double checks = 1;
+    if (steps > 0) {
+      const double between = std::max(std::floor(steps / refine_checks), 1.0);
+      checks += std::ceil(steps / between);
+      work.forward += times * (converted.all + steps * converted.step);
+      work.backward += times * steps * gradient.step;
+    }
+    work.forward += times * checks * converted.checked;
+    work.mlp += times * checks * behind.checked;
+  }
+};
+
+/// All heads' mixtures learned, what each start found merged and held against the others, and what
+/// is found refined beside other groups.
+void add_learning(const BlockSize& before, const Refining& refining, const ConvertOptions& options,
+                  const CalibrationWindows& text, CalibrationWork& work) {
+  const LearnOptions learning;
+  const double steps = learning.starts * learning_steps(*options.calibration);
+  const auto per_step = [&](const auto& flops) { return sums_over(text, flops).step; };
+  work.forward += steps * per_step([&](int64_t n) { return forward_flops(before, n); });
+  work.backward += steps * per_step([&](int64_t n) { return backward_flops(before, n); });
+  work.forward += learning.starts * refining.converted.all;
+  refining.add_to(work, options.unequal ? 2 : 3);
+}
+
 void add_layer(const ModelConfig& source, const ModelConfig& result, int64_t layer,
                const ConvertOptions& options, const CalibrationWindows& text,
                CalibrationWork& work) {
@@ -73,23 +110,21 @@ void add_layer(const ModelConfig& source, const ModelConfig& result, int64_t lay
     work.mlp += behind.all;
     if (options.grouping == "similarity") work.forward += 2 * converted.all;
   }
+  const bool changed = after.kv < before.kv || after.q < before.q;
+  const auto steps = static_cast<double>(options.calibration->steps);
+  const Refining refining{converted, behind, gradient, steps};
+  const int64_t groups = result.kv_heads[static_cast<size_t>(layer)];
+  const bool has_choice = groups > 1 && groups < source.kv_heads[static_cast<size_t>(layer)];
+  if (options.grouping == "learned" && has_choice) {
+    add_learning(before, refining, options, text, work);
+  }
   // Converting: the original studied on what comes, and passed on what would have come; the
   // converted layer passed. And all that again where what is refined is compared with what is not.
-  const int64_t steps = options.calibration->steps;
   const double times = steps > 0 ? 2 : 1;
   work.forward += times * (2 * original + converted.all);
   work.moments += times * moments;
   work.mlp += times * 2 * behind.all;
-  const bool changed = after.kv < before.kv || after.q < before.q;
-  if (steps == 0 || !changed) return;
-  // Outputs in closed form, then steps, and checks at the start and on the way.
-  const int64_t between = std::max<int64_t>(steps / refine_checks, 1);
-  const int64_t on_the_way = (steps + between - 1) / between;
-  const auto checks = static_cast<double>(1 + on_the_way);
-  work.forward += converted.all;
-  work.forward += static_cast<double>(steps) * converted.step + checks * converted.checked;
-  work.mlp += behind.all + checks * behind.checked;
-  work.backward += static_cast<double>(steps) * gradient.step;
+  if (steps > 0 && changed) refining.add_to(work, 1);
 }
 
 }  // namespace

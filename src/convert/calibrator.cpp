@@ -25,7 +25,8 @@ struct Calibrator::Impl {
   CalibrationRun run;
   std::unique_ptr<Stream> studied;  ///< the original, behind layer last_studied
   std::optional<LayerStudy> last_study;
-  int64_t last_studied = -1;  ///< layer of last_study
+  std::optional<ScratchRows> last_hidden;  ///< likewise: what came in, where groups are learned
+  int64_t last_studied = -1;               ///< layer of last_study
   std::unique_ptr<Sensitivity> sensitivity;
   std::vector<LayerGrouping> learned;
   Fitting fitting = Fitting::all;                   ///< of convert()
@@ -41,6 +42,11 @@ struct Calibrator::Impl {
     while (last_studied < layer) {
       last_study.reset();  // before the next one takes memory
       ++last_studied;
+      if (run.options.grouping == "learned") {
+        const RowsRef hidden = studied->hidden();
+        if (!last_hidden) last_hidden.emplace(run.place, hidden.rows(), hidden.cols());
+        last_hidden->map() = hidden;
+      }
       last_study = study_layer(run.context.impl(), run.config, run.text, run.load(last_studied),
                                studied->attention_inputs(last_studied));
       studied->pass(last_studied, last_study->output);
@@ -51,6 +57,7 @@ struct Calibrator::Impl {
   /// What grouping needed and converting does not.
   void forget_studies() {
     last_study.reset();
+    last_hidden.reset();
     studied.reset();
     sensitivity.reset();
   }
@@ -162,8 +169,9 @@ HeadGroups Calibrator::best_groups(const LayerStudy& study,
 
 HeadGroups Calibrator::learn_groups(int64_t layer, const std::vector<FoundGroups>& others,
                                     bool equal, const std::function<void()>& interrupt) {
-  impl_->learned.push_back(
-      learned_grouping(impl_->run, study(layer), layer, others, equal, interrupt));
+  const LayerStudy& seen = study(layer);
+  impl_->learned.push_back(learned_grouping(impl_->run, {layer, seen, impl_->last_hidden.value()},
+                                            others, equal, interrupt));
   const LayerGrouping& last = impl_->learned.back();
   return std::ranges::find(last.tried, last.chosen, &GroupingTrial::grouping)->groups;
 }

@@ -94,16 +94,8 @@ Heads LayerChain::convert(const HeadGroups& groups, const std::function<void()>&
   seen.reset();  // what merging needs is as large as what fitting does
   if (fitting_ != Fitting::none && is_fitted(run_, layer, groups)) {
     std::optional<MlpBlock> mlp;
-    if (fitting_ == Fitting::all) {
-      mlp.emplace(run_.context.impl(), run_.weights.layers[static_cast<size_t>(layer)],
-                  run_.config.rms_norm_eps);
-    }
-    const BlockGoal goal{inputs,
-                         target,
-                         weights_by_size(row_squares(converted_.hidden() + target.map())),
-                         mlp ? &*mlp : nullptr,
-                         converted_.hidden(),
-                         run_.place};
+    if (fitting_ == Fitting::all) mlp.emplace(run_.mlp_of(layer));
+    const BlockGoal goal = run_.goal(inputs, target, converted_.hidden(), mlp ? &*mlp : nullptr);
     result = with_outputs_fitted(run_, std::move(result), goal);
     if (mlp) result = refined(run_, result, goal, layer, interrupt);
   }

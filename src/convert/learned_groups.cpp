@@ -15,22 +15,20 @@
 namespace gqa {
 namespace {
 
-/// Of learning, from each start, and of each trial, where the options do not ask for fewer. As many
-/// tell which groups are best in the end; 60 do not (docs/conversion.md).
-constexpr int most_steps = 200;
-
-/// What fitting makes of the groups: errors on windows held out, one by one.
-std::vector<double> trial_errors(CalibrationRun& run, const LayerStudy& study, int64_t layer,
-                                 const HeadGroups& groups, const std::function<void()>& interrupt) {
+/// What refining makes of the groups: errors on windows held out, one by one. After fewer steps, or
+/// short of the MLP, groups that merge well would win over those that are better in the end.
+std::vector<double> trial_errors(CalibrationRun& run, const StudiedLayer& studied,
+                                 const BlockGoal& goal, const HeadGroups& groups,
+                                 const std::function<void()>& interrupt) {
   Context::Impl& context = run.context.impl();
-  Heads heads = closed_form(study, groups);
+  Heads heads = closed_form(studied.study, groups);
   const BlockShape shape(run.config, run.text, heads);
-  const BlockGoal goal{.inputs = study.inputs, .target = study.output, .place = run.place};
-  const int steps = std::min(most_steps, run.calibration.steps);
+  const int steps = run.calibration.steps;
   if (steps > 0) heads = refit_outputs(context, shape, goal, heads).heads;
-  heads = refine_block(context, shape, goal, heads,
-                       {.steps = steps, .seed = run.options.seed, .layer = layer}, interrupt)
-              .heads;
+  heads =
+      refine_block(context, shape, goal, heads,
+                   {.steps = steps, .seed = run.options.seed, .layer = studied.layer}, interrupt)
+          .heads;
   WindowedBlock block(context, shape, goal, 1);
   const BlockWeights weights = block_weights(heads);
   std::vector<double> errors;
@@ -46,6 +44,11 @@ double mean(const std::vector<double>& values) {
 
 }  // namespace
 
+int learning_steps(const Calibration& calibration) {
+  const int most = LearnOptions().steps;
+  return calibration.steps == 0 ? most : std::min(most, calibration.steps);
+}
+
 bool clearly_less(const std::vector<double>& errors, const std::vector<double>& than) {
   std::vector<double> gains;
   std::ranges::transform(than, errors, std::back_inserter(gains), std::minus());
@@ -56,19 +59,21 @@ bool clearly_less(const std::vector<double>& errors, const std::vector<double>& 
   return gain > (gains.size() > 1 ? 2 * std::sqrt(squares / (n * (n - 1))) : 0);
 }
 
-LayerGrouping learned_grouping(CalibrationRun& run, const LayerStudy& study, int64_t layer,
+LayerGrouping learned_grouping(CalibrationRun& run, const StudiedLayer& studied,
                                const std::vector<FoundGroups>& others, bool equal,
                                const std::function<void()>& interrupt) {
+  const LayerStudy& study = studied.study;
   const BlockShape shape(run.config, run.text, study.heads);
   std::vector<FoundGroups> found = others;
-  const int refined = run.calibration.steps;
   const LearnOptions options{.groups = std::ssize(others.at(0).groups),
                              .equal = equal,
-                             .steps = refined == 0 ? most_steps : std::min(most_steps, refined),
+                             .steps = learning_steps(run.calibration),
                              .seed = run.options.seed,
-                             .layer = layer};
+                             .layer = studied.layer};
   found.push_back({"learned", learn_groups(run.context.impl(), shape, study, options, interrupt)});
-  LayerGrouping result{.layer = layer};
+  MlpBlock mlp = run.mlp_of(studied.layer);
+  const BlockGoal goal = run.goal(study.inputs, study.output, studied.hidden, &mlp);
+  LayerGrouping result{.layer = studied.layer};
   std::vector<double> best;
   for (const FoundGroups& one : found) {
     const auto same = std::ranges::find(result.tried, one.groups, &GroupingTrial::groups);
@@ -76,7 +81,7 @@ LayerGrouping learned_grouping(CalibrationRun& run, const LayerStudy& study, int
       result.tried.push_back({one.name, one.groups, same->error});
       continue;
     }
-    std::vector<double> errors = trial_errors(run, study, layer, one.groups, interrupt);
+    std::vector<double> errors = trial_errors(run, studied, goal, one.groups, interrupt);
     result.tried.push_back({one.name, one.groups, mean(errors)});
     if (!best.empty() && !clearly_less(errors, best)) continue;
     result.chosen = one.name;

@@ -14,13 +14,23 @@ struct FoundGroups {
   HeadGroups groups;
 };
 
+/// A layer of the source on the text.
+struct StudiedLayer {
+  int64_t layer;
+  const LayerStudy& study;
+  const RowsRef& hidden;  ///< [tokens, width]: what its attention's output is added to
+};
+
 /// Learns how to group a layer (see learn_groups()), and holds what is learned against `others` of
-/// as many groups, the simplest first: each is merged in closed form and fitted for some steps, as
-/// the options have steps, and takes the place of the best one before it where its errors on
-/// windows held out are clearly_less(). What is learned comes last.
-LayerGrouping learned_grouping(CalibrationRun& run, const LayerStudy& study, int64_t layer,
+/// as many groups, the simplest first: each is merged in closed form and refined as the options
+/// say, and takes the place of the best one before it where its errors on windows held out are
+/// clearly_less(). What is learned comes last.
+LayerGrouping learned_grouping(CalibrationRun& run, const StudiedLayer& studied,
                                const std::vector<FoundGroups>& others, bool equal,
                                const std::function<void()>& interrupt);
+
+/// Gradient steps of learning, from each start.
+int learning_steps(const Calibration& calibration);
 
 /// Whether these errors, of the same windows, are less by more than chance would have it: by more
 /// than twice the standard error of the mean difference. Of one window: whether it is less.

@@ -35,12 +35,15 @@ class LearnedTest(VerbCase):
         self.assertEqual(result["learned"], again["learned"])
         self.assertEqual([layer["layer"] for layer in result["learned"]], list(range(6)))
         self.check_layers(result, ["neighbour", "price", "learned"])
+        # What comes into the first layer is as it was: a trial is the refinement that follows.
+        first = {trial["grouping"]: trial["error"] for trial in result["learned"][0]["tried"]}
+        self.assertEqual(first[result["learned"][0]["chosen"]], result["refined"][0]["error_after"])
         self.assertTrue(any(trial["groups"] != one["tried"][0]["groups"]
                             for one in result["learned"] for trial in one["tried"][2:]))
         for name in ("model.safetensors", "gqa_recipe.json"):
             self.assertEqual((one / name).read_bytes(), (two / name).read_bytes())
         self.assertRegex(run.stderr.decode(),
-                         r"layer 5: groups of `\w+`; error, held out, after some steps: "
+                         r"layer 5: groups of `\w+`; error, held out: "
                          r"neighbour 0\.\d+, price 0\.\d+, learned 0\.\d+")
 
     def test_unequal_without_refining(self):

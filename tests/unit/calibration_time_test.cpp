@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include "regroup/learn_groups.h"
 #include "regroup/refine_block.h"
 
 namespace gqa {
@@ -77,6 +78,35 @@ TEST(CalibrationTime, CountsAModelByHand) {
   const CalibrationWork merged = count_work(source, result, options, text);
   EXPECT_EQ(merged.backward, 0);
   EXPECT_EQ(merged.moments, 2 * moments);
+}
+
+TEST(CalibrationTime, CountsLearningGroupsByHand) {
+  ModelConfig source = tiny_model();
+  source.q_heads = 4;
+  source.kv_heads = {4, 4, 4};
+  source.n_layers = 3;
+  ModelConfig result = source;
+  result.kv_heads = {2, 4, 1};  // the second layer does not change, the third has one group
+  ConvertOptions options;
+  options.grouping = "neighbour";
+  options.calibration =
+      Calibration{.text = {}, .tokens = 24, .sampled_tokens = 0, .window = 3, .steps = 24};
+  CalibrationWindows text;
+  for (int i = 0; i < 8; ++i) text.add({1, 2, 3});
+  const CalibrationWork fixed = count_work(source, result, options, text);
+  options.grouping = "learned";
+  const CalibrationWork learned = count_work(source, result, options, text);
+  const BlockSize whole{.inputs = 4, .width = 4, .q = 8, .kv = 8};
+  const BlockSize halved{.inputs = 4, .width = 4, .q = 8, .kv = 4};
+  const double before = forward_flops(whole, 3), after = forward_flops(halved, 3);
+  // Three layers studied. In one of them 24 steps of two windows from each of 4 starts, what these
+  // find merged, and three groupings refined, as above.
+  static_assert(LearnOptions().starts == 4);
+  EXPECT_EQ(learned.forward - fixed.forward, 3 * 8 * before + 4 * 24 * 2 * before + 4 * 8 * after +
+                                                 3 * (8 * after + 24 * 2 * after + 13 * after));
+  EXPECT_EQ(learned.backward - fixed.backward,
+            4 * 24 * 2 * backward_flops(whole, 3) + 3 * 24 * 2 * step_flops(source, halved, 3));
+  EXPECT_EQ(learned.mlp - fixed.mlp, (3 * 8 + 3 * (8 + 13)) * mlp_flops(source, 3));
 }
 
 }  // namespace

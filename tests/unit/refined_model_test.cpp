@@ -1,10 +1,12 @@
 // Whole models that were refined, held against the same ones merged alone.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <map>
 #include <optional>
 #include <utility>
+#include <vector>
 
 #include "gqa/error.h"
 #include "gqa/model.h"
@@ -142,6 +144,28 @@ TEST_F(RefinedModel, GoesOnGivenUpFromAnywhere) {
     untold += told_.empty() ? 1 : 0;
   }
   EXPECT_GT(untold, 3);
+}
+
+TEST_F(RefinedModel, HasGroupsTriedAsTheyWillBeRefined) {
+  kept_ = true;
+  options_.grouping = "learned";
+  options_.calibration->steps = 24;
+  std::vector<LayerRefinement> refined;
+  options_.calibration->refined = [&](const LayerRefinement& layer) { refined.push_back(layer); };
+  Conversion conversion = plan_convert(dir_ / "in", options_);
+  const ConvertPlan plan = conversion.plan();
+  conversion.write(dir_ / "out");
+  ASSERT_EQ(std::ssize(refined), layers);
+  ASSERT_EQ(std::ssize(plan.learned), layers);
+  // What comes into the first layer is what came into the original's.
+  const LayerGrouping& first = plan.learned.front();
+  const auto& tried = *std::ranges::find(first.tried, first.chosen, &GroupingTrial::grouping);
+  EXPECT_EQ(tried.groups, plan.groups.front());
+  EXPECT_EQ(tried.error, refined.front().after);
+  EXPECT_LT(tried.error, refined.front().before);
+  const LayerGrouping& last = plan.learned.back();
+  const auto& other = *std::ranges::find(last.tried, last.chosen, &GroupingTrial::grouping);
+  EXPECT_NE(other.error, refined.back().after);
 }
 
 TEST_F(RefinedModel, IsNotComparedWhereNothingChanges) {
