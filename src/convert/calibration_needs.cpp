@@ -90,6 +90,13 @@ int64_t refine_memory(const Sizes& s) {
          f32 * (4 * s.merged_layer() + block + mlp + std::max({through, step, result}));
 }
 
+/// Groups are refined beside what merging them looks at: the layer, and moments of its inputs and
+/// of its values.
+int64_t trial_memory(const Sizes& s, bool fits) {
+  return f64 * (s.layer() + s.inputs * s.inputs + s.kv * s.kv) +
+         (fits ? std::max(refit_memory(s), refine_memory(s)) : 0);
+}
+
 /// The layer as it is written beside what it is rounded from, on a lump.
 int64_t pass_memory(const Sizes& s) {
   return 2 * f64 * s.merged_layer() + lump_memory(s, s.merged_kv, s.merged_layer());
@@ -103,9 +110,9 @@ int64_t calibration_memory(const ModelConfig& c, const CalibrationWindows& text,
   const Sizes s(c, text, options.kv_heads > 0 ? options.kv_heads : all);
   const bool fits = options.calibration->steps > 0;
   const int64_t mlp = f32 * Stream::rows_at_a_time * (2 * c.mlp_width + c.width);
-  const int64_t layer =
-      std::max({study_memory(s), pass_memory(s), fits ? refit_memory(s) : 0,
-                fits ? refine_memory(s) : 0, fits ? divergence_memory(c) : 0, mlp});
+  const int64_t layer = std::max({study_memory(s), pass_memory(s), fits ? refit_memory(s) : 0,
+                                  fits ? refine_memory(s) : 0, fits ? divergence_memory(c) : 0,
+                                  options.grouping == "learned" ? trial_memory(s, fits) : 0, mlp});
   // Measured: the program with BLAS, and what sampling and refining leave in the heap.
   const int64_t heap = (options.calibration->sampled() > 0 ? 8 : 0) + (fits ? 6 : 0);
   const int64_t program = (18 + heap) << 20;

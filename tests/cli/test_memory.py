@@ -71,13 +71,16 @@ class MemoryTest(gqa_case.GqaCase):
         self.assertLess(abs(self.check_calibrated(SOURCE, *args, "9000") / some - 1), 0.25)
 
     def test_calibrating_a_wide_model(self):
+        """Learned groups are refined beside what merging them looks at."""
         source = self.place()
-        subprocess.run([sys.executable, TOOLS / "random_model.py", source, "--layers", "2", "--width", "1024",
+        subprocess.run([sys.executable, TOOLS / "random_model.py", source, "--layers", "1", "--width", "1024",
                         "--mlp-width", "1024", "--heads", "8", "--kv-heads", "8", "--head-dim", "128",
                         "--vocab", "1024", "--positions", "512"], check=True)
         shutil.copy(SOURCE / "tokenizer.json", source)
-        self.check_calibrated(source, "--kv-heads", "2", "--refine", "1", "--calibrate-tokens", "1024",
-                              "--grouping", "neighbour")
+        for grouping in "neighbour", "learned":
+            with self.subTest(grouping):
+                self.check_calibrated(source, "--kv-heads", "2", "--refine", "1", "--calibrate-tokens", "1024",
+                                      "--grouping", grouping)
 
 
 if __name__ == "__main__":
