@@ -72,7 +72,7 @@ def make_models(gqa, model, folder):
         raise Failed(2)
     models, averaged = {heads[0]: model}, {}
     for n in halvings(heads[0]):
-        say(f"converting to {heads_text(n)}, about a minute ...")
+        say(f"converting to {heads_text(n)}, a minute or two ...")
         for made, kind, options in ((averaged, "averaged", AVERAGED), (models, "fitted", BEST)):
             made[n] = folder / f"{kind}-{n}"
             run_gqa(gqa, "convert", model, made[n], "--kv-heads", n, "--force", *options)
