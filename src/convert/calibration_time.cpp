@@ -1,11 +1,11 @@
 #include "convert/calibration_time.h"
 
 #include <algorithm>
-#include <cmath>
 
 #include "convert/calibration_run.h"
 #include "convert/grouping.h"
 #include "convert/learned_groups.h"
+#include "core/checked.h"
 #include "regroup/learn_groups.h"
 #include "regroup/refine_block.h"
 #include "regroup/windows.h"
@@ -62,19 +62,16 @@ struct Refining {
   TextSums converted;  ///< operations of the layer's attention,
   TextSums behind;     ///< of its MLP,
   TextSums gradient;   ///< and of what follows them in a step
-  double steps;
+  int64_t steps;
 
   void add_to(CalibrationWork& work, double times) const {
-    work.mlp += times * behind.all;  // what is wanted there
-    double checks = 1;
-    if (steps > 0) {
-      const double between = std::max(std::floor(steps / refine_checks), 1.0);
-      checks += std::ceil(steps / between);
-      work.forward += times * (converted.all + steps * converted.step);
-      work.backward += times * steps * gradient.step;
-    }
-    work.forward += times * checks * converted.checked;
-    work.mlp += times * checks * behind.checked;
+    const int64_t between = std::max<int64_t>(steps / refine_checks, 1);
+    const auto checks = static_cast<double>(1 + ceil_div(steps, between));
+    const auto turns = static_cast<double>(steps);
+    if (steps > 0) work.forward += times * converted.all;
+    work.forward += times * (turns * converted.step + checks * converted.checked);
+    work.mlp += times * (behind.all + checks * behind.checked);
+    work.backward += times * turns * gradient.step;
   }
 };
 
@@ -111,11 +108,10 @@ void add_layer(const ModelConfig& source, const ModelConfig& result, int64_t lay
     if (options.grouping == "similarity") work.forward += 2 * converted.all;
   }
   const bool changed = after.kv < before.kv || after.q < before.q;
-  const auto steps = static_cast<double>(options.calibration->steps);
+  const int64_t steps = options.calibration->steps;
   const Refining refining{converted, behind, gradient, steps};
-  const int64_t groups = result.kv_heads[static_cast<size_t>(layer)];
-  const bool has_choice = groups > 1 && groups < source.kv_heads[static_cast<size_t>(layer)];
-  if (options.grouping == "learned" && has_choice) {
+  const auto at = static_cast<size_t>(layer);
+  if (options.grouping == "learned" && has_choice(source.kv_heads[at], result.kv_heads[at])) {
     add_learning(before, refining, options, text, work);
   }
   // Converting: the original studied on what comes, and passed on what would have come; the

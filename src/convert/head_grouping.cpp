@@ -56,8 +56,7 @@ HeadGroups group_learned(const GroupingInput& in) {
           "grouping `learned` learns from text: give one to calibrate on (--calibrate TEXT, or "
           "self)");
   const int64_t heads = in.config.kv_heads[static_cast<size_t>(in.layer)];
-  const bool one_way = in.kv_heads == 1 || in.kv_heads == heads;
-  if (one_way) return group_neighbours(in);
+  if (!has_choice(heads, in.kv_heads)) return group_neighbours(in);
   std::vector<FoundGroups> others;
   if (!in.unequal) others.push_back({"neighbour", group_neighbours(in)});
   others.push_back({"price", cheapest_groups(in)});

@@ -29,6 +29,10 @@ LayerGrouping learned_grouping(CalibrationRun& run, const StudiedLayer& studied,
                                const std::vector<FoundGroups>& others, bool equal,
                                const std::function<void()>& interrupt);
 
+/// Whether so many heads make so many groups in more than one way, so that there is something to
+/// learn.
+constexpr bool has_choice(int64_t heads, int64_t groups) { return groups > 1 && groups < heads; }
+
 /// Gradient steps of learning, from each start.
 int learning_steps(const Calibration& calibration);
 

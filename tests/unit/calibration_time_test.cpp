@@ -37,6 +37,21 @@ ModelConfig tiny_model() {
   return config;
 }
 
+/// On eight_windows(), of whose 8 windows one is held out.
+ConvertOptions in_24_steps(int64_t sampled_tokens) {
+  ConvertOptions options;
+  options.grouping = "neighbour";
+  options.calibration = Calibration{
+      .text = {}, .tokens = 24, .sampled_tokens = sampled_tokens, .window = 3, .steps = 24};
+  return options;
+}
+
+CalibrationWindows eight_windows() {
+  CalibrationWindows text;
+  for (int i = 0; i < 8; ++i) text.add({1, 2, 3});
+  return text;
+}
+
 TEST(CalibrationTime, CountsAModelByHand) {
   const ModelConfig source = tiny_model();
   EXPECT_EQ(mlp_flops(source, 3), 3 * 2 * 3 * 4 * 5);
@@ -45,12 +60,8 @@ TEST(CalibrationTime, CountsAModelByHand) {
 
   ModelConfig result = source;
   result.kv_heads = {1, 2};  // the second layer does not change
-  ConvertOptions options;
-  options.grouping = "neighbour";
-  options.calibration =
-      Calibration{.text = {}, .tokens = 24, .sampled_tokens = 10, .window = 3, .steps = 24};
-  CalibrationWindows text;
-  for (int i = 0; i < 8; ++i) text.add({1, 2, 3});
+  ConvertOptions options = in_24_steps(10);
+  const CalibrationWindows text = eight_windows();
   const CalibrationWork work = count_work(source, result, options, text);
   const BlockSize whole{.inputs = 4, .width = 4, .q = 4, .kv = 4};
   const double before = forward_flops(whole, 3), after = forward_flops(block, 3);
@@ -87,12 +98,8 @@ TEST(CalibrationTime, CountsLearningGroupsByHand) {
   source.n_layers = 3;
   ModelConfig result = source;
   result.kv_heads = {2, 4, 1};  // the second layer does not change, the third has one group
-  ConvertOptions options;
-  options.grouping = "neighbour";
-  options.calibration =
-      Calibration{.text = {}, .tokens = 24, .sampled_tokens = 0, .window = 3, .steps = 24};
-  CalibrationWindows text;
-  for (int i = 0; i < 8; ++i) text.add({1, 2, 3});
+  ConvertOptions options = in_24_steps(0);
+  const CalibrationWindows text = eight_windows();
   const CalibrationWork fixed = count_work(source, result, options, text);
   options.grouping = "learned";
   const CalibrationWork learned = count_work(source, result, options, text);
