@@ -10,7 +10,6 @@
 #include "regroup/learn_groups.h"
 #include "regroup/refine_block.h"
 #include "regroup/refit_outputs.h"
-#include "regroup/windows.h"
 
 namespace gqa {
 namespace {
@@ -25,17 +24,9 @@ std::vector<double> trial_errors(CalibrationRun& run, const StudiedLayer& studie
   const BlockShape shape(run.config, run.text, heads);
   const int steps = run.calibration.steps;
   if (steps > 0) heads = refit_outputs(context, shape, goal, heads).heads;
-  heads =
-      refine_block(context, shape, goal, heads,
-                   {.steps = steps, .seed = run.options.seed, .layer = studied.layer}, interrupt)
-          .heads;
-  WindowedBlock block(context, shape, goal, 1);
-  const BlockWeights weights = block_weights(heads);
-  std::vector<double> errors;
-  for (const int64_t window : WindowSplit(shape.windows()).checked) {
-    errors.push_back(block.error(weights, std::span(&window, 1)));
-  }
-  return errors;
+  return refine_block(context, shape, goal, heads,
+                      {.steps = steps, .seed = run.options.seed, .layer = studied.layer}, interrupt)
+      .each;
 }
 
 double mean(const std::vector<double>& values) {

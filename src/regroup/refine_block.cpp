@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <span>
 
 #include "regroup/balance.h"
 #include "regroup/windows.h"
@@ -80,6 +81,9 @@ RefineResult refine_block(Context::Impl& context, const BlockShape& shape, const
   result.before = result.after = block.error(best, split.checked);
   for (double rate = options.rate; rate >= least_rate * options.rate; rate *= lower_rate) {
     if (descend(block, split, options, rate, step, best, result)) break;
+  }
+  for (const int64_t window : split.checked) {
+    result.each.push_back(block.error(best, std::span(&window, 1)));
   }
   if (result.kept > 0) {
     result.heads = with_weights(std::move(result_heads), best);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <vector>
 
 #include "regroup/windowed_block.h"
 
@@ -23,9 +24,10 @@ struct RefineResult {
   Heads heads;
   double before = 0;
   double after = 0;
-  int steps = 0;          ///< that were made
-  int kept = 0;           ///< after how many of them heads are; 0: where they began
-  bool diverged = false;  ///< stopped since the error was no longer finite
+  std::vector<double> each;  ///< after, window by window
+  int steps = 0;             ///< that were made
+  int kept = 0;              ///< after how many of them heads are; 0: where they began
+  bool diverged = false;     ///< stopped since the error was no longer finite
 };
 
 /// Brings the output of `heads`, and what the MLP makes of it, close to the goal: Adam (Kingma and

@@ -128,6 +128,26 @@ TEST(RefineBlock, StopsWhereHeldOutTextGainsNothing) {
   EXPECT_EQ(result.heads.o, c.heads.o);
 }
 
+TEST(RefineBlock, ReportsTheErrorOfEachWindow) {
+  const BlockCase c(7, 0, {0, 2, 4}, {9, 14, 5});  // too few to hold one out
+  const BlockCase other(8, 0, {0, 2, 4}, {9, 14, 5});
+  Context context({.threads = 1});
+  const Rows target = output_of(context, c, c.heads);
+  const RefineResult result = refine_block(context.impl(), c.shape, {c.inputs, target},
+                                           beside(c.heads, other.heads, 0.1), {.steps = 48});
+  ASSERT_GT(result.kept, 0);
+  ASSERT_EQ(std::ssize(result.each), 3);
+  const Rows output = output_of(context, c, result.heads);
+  for (int64_t w = 0; w < 3; ++w) {
+    const auto rows = [&](const Rows& all) {
+      const auto at = static_cast<size_t>(w);
+      return Rows(all.middleRows(c.text.begin[at], c.text.begin[at + 1] - c.text.begin[at]));
+    };
+    const double want = relative_error(rows(output), rows(target));
+    EXPECT_NEAR(result.each[static_cast<size_t>(w)], want, 1e-4 * want) << w;
+  }
+}
+
 TEST(RefineBlock, FallsBackWhereItDiverges) {
   const BlockCase c(9, 0, {0, 2, 4}, lengths);
   const BlockCase other(10, 0, {0, 2, 4}, lengths);
