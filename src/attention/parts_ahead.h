@@ -9,8 +9,9 @@
 
 namespace gqa {
 
-// Memory must not rest: each step of a stretch asks for its share of what a stretch reads, in
-// sixteenths of it: scoring all blocks, softmax, and accumulating all values.
+// Memory must not rest: each step of a stretch asks for its share of what the stretch reads, in
+// sixteenths of what is read of a block: scoring it, its share of the softmax, and accumulating its
+// values.
 struct Shares {
   int64_t score, softmax, accumulate;
 };
@@ -40,11 +41,9 @@ class PartsAhead {
     }
   }
 
-  /// `sixteenths` of what the stretch reads, over `steps`: what one of them asks for.
-  kernels::Ahead take(int64_t sixteenths, int64_t steps) {
-    // A stretch is two parts a block.
-    const auto n = static_cast<int64_t>(stretch_.blocks.size());
-    position_ += sixteenths * n * 2 * grains / (16 * steps);
+  /// So many sixteenths of what is read of a block, which is two parts.
+  kernels::Ahead take(int64_t sixteenths) {
+    position_ += sixteenths * 2 * grains / 16;
     kernels::Ahead ahead{.second_level = second_level_, .far = far_};
     for (kernels::Ahead::Piece& piece : ahead.pieces) {
       if (asked_ >= position_) break;

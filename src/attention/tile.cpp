@@ -1,12 +1,10 @@
 #include "attention/tile.h"
 
 #include <array>
-#include <bit>
 #include <cmath>
 #include <utility>
 
 #include "attention/blocks.h"
-#include "attention/parts_ahead.h"
 #include "attention/prefetch.h"
 #include "core/half.h"
 #include "kernels/load_row.h"
@@ -70,7 +68,6 @@ void Tile::attend_chunk(int64_t chunk, const Workspace& w, const Rows& out) cons
 /// The blocks from `first` on, as many as a stretch has: first all scores, then all weights.
 void Tile::attend_stretch(int64_t first, const Workspace& w, const Rows& out) const {
   const Stretch stretch(keys_, first, stretch_);
-  const auto steps = static_cast<int64_t>(stretch.blocks.size());
   PartsAhead ahead(kernels_, item_.kv, kv_head_, keys_, stretch);
   const Shares shares = shares_of(stretch_, rows());
   std::array<SeenBlock, kernels::stretch_blocks> seen;
@@ -80,28 +77,32 @@ void Tile::attend_stretch(int64_t first, const Workspace& w, const Rows& out) co
     const uint64_t any = look(block, scores);
     if (any == 0) continue;
     seen[n] = {block, range_of(any), all_see(any, scores)};
-    score_block(seen[n++], scores, w, ahead.take(shares.score, steps));
+    score_block(seen[n++], scores, w, ahead.take(shares.score));
   }
   if (n == 0) return;
   kernels_.softmax(shape_.kv_dtype, w.scores, stretch_ * key_block, w.visible,
                    static_cast<int64_t>(n), rows(), scales_late() ? scale() : 1.0f, out.states,
-                   out.acc, stride(), ahead.take(shares.softmax, 1));
+                   out.acc, stride(), ahead.take(shares.softmax * std::ssize(stretch.blocks)));
+  if (kernels_.takes_stored(shape_.kv_dtype)) {
+    accumulate_stored(std::span(seen.data(), n), w, out, ahead, shares.accumulate);
+    return;
+  }
+  for (size_t i = 0; i < n; ++i) {
+    accumulate_block(seen[i], w.block(static_cast<int64_t>(i), stretch_, rows()), w, out,
+                     ahead.take(shares.accumulate));
+  }
+}
+
+/// Values that the kernels take as they are stored: all blocks of a stretch at once.
+void Tile::accumulate_stored(std::span<const SeenBlock> seen, const Workspace& w, const Rows& out,
+                             PartsAhead& ahead, int64_t share) const {
   std::array<kernels::WeighedBlock, kernels::stretch_blocks> stored;
   KvDType type = shape_.kv_dtype;
-  const bool takes_stored = kernels_.takes_stored(shape_.kv_dtype);
-  for (size_t i = 0; i < n; ++i) {
-    const auto number = static_cast<int64_t>(i);
-    const kernels::Ahead next = ahead.take(shares.accumulate, steps);
-    if (takes_stored) {
-      stored[i] = stored_values(seen[i], number, w, next, type);
-    } else {
-      accumulate_block(seen[i], w.block(number, stretch_, rows()), w, out, next);
-    }
+  for (size_t i = 0; i < seen.size(); ++i) {
+    stored[i] = stored_values(seen[i], static_cast<int64_t>(i), w, ahead.take(share), type);
   }
-  if (takes_stored) {
-    kernels_.accumulate(std::span(stored.data(), n), rows(), type, shape_.v_head_dim, out.acc,
-                        stride());
-  }
+  kernels_.accumulate(std::span(stored.data(), seen.size()), rows(), type, shape_.v_head_dim,
+                      out.acc, stride());
 }
 
 /// Block i of a stretch, whose values the kernels take as they are stored, and the type that those
@@ -118,8 +119,8 @@ kernels::WeighedBlock Tile::stored_values(const SeenBlock& b, int64_t i, const W
 
 /// Every row sees the same keys, and those in one piece.
 bool Tile::all_see(uint64_t any, const ScoreBlock& scores) const {
-  const Range keys = range_of(any);
-  return std::popcount(any) == keys.end - keys.begin &&
+  const uint64_t from_first = any >> range_of(any).begin;
+  return (from_first & (from_first + 1)) == 0 &&
          std::all_of(scores.visible, scores.visible + rows(),
                      [&](uint64_t seen) { return seen == any; });
 }
@@ -128,7 +129,7 @@ void Tile::score_block(const SeenBlock& b, const ScoreBlock& scores, const Works
                        kernels::Ahead ahead) const {
   const Operand k =
       load_keys(kernels_, item_.kv, kv_head_, b.block, b.keys, shape_.head_dim, rows(), few(), w.k);
-  for_alike(b.alike, scores, [&](int64_t r, int64_t n, Range seen) {
+  for_alike(b, scores, [&](int64_t r, int64_t n, Range seen) {
     kernels_.score(query(w, r), n, shape_.head_dim, k.type, k.words, seen,
                    scores.scores + r * scores.row, scores.row, std::exchange(ahead, {}));
   });
@@ -147,7 +148,7 @@ void Tile::accumulate_block(const SeenBlock& b, const ScoreBlock& weights, const
     accumulate_one_by_one(b.keys, v, weights, out);
     return;
   }
-  for_alike(b.alike, weights, [&](int64_t r, int64_t n, Range seen) {
+  for_alike(b, weights, [&](int64_t r, int64_t n, Range seen) {
     const kernels::WeighedBlock some{
         weights.scores + r * weights.row, weights.row, weights.visible + r, v.words, seen,
         std::exchange(ahead, {})};
@@ -163,8 +164,9 @@ bool Tile::finite(const Operand& v, Range keys) const {
 }
 
 template <typename Body>
-void Tile::for_alike(bool alike, const ScoreBlock& w, const Body& body) const {
-  for_rows_alike(w.visible, rows(), alike ? rows() : kernels_.edge_rows, body);
+void Tile::for_alike(const SeenBlock& b, const ScoreBlock& w, const Body& body) const {
+  if (b.alike) return body(0, rows(), b.keys);
+  for_rows_alike(w.visible, rows(), kernels_.edge_rows, body);
 }
 
 uint64_t Tile::look(int64_t block, const ScoreBlock& w) const {
@@ -212,6 +214,7 @@ void Tile::cap_scores(const ScoreBlock& w) const {
 }
 
 void Tile::add_to_scores(int64_t block, const ScoreBlock& w) const {
+  if (options_.alibi.empty() && !item_.bias.data) return;
   for (int64_t r = 0; r < rows(); ++r) {
     float* scores = w.scores + r * w.row;
     if (!options_.alibi.empty()) {

@@ -2,7 +2,9 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 
+#include "attention/parts_ahead.h"
 #include "attention/run.h"
 #include "attention/visible.h"
 #include "attention/workspace.h"
@@ -63,6 +65,8 @@ class Tile {
                    kernels::Ahead ahead) const;
   void accumulate_block(const SeenBlock& b, const ScoreBlock& weights, const Workspace& w,
                         const Rows& out, kernels::Ahead ahead) const;
+  void accumulate_stored(std::span<const SeenBlock> seen, const Workspace& w, const Rows& out,
+                         PartsAhead& ahead, int64_t share) const;
   kernels::WeighedBlock stored_values(const SeenBlock& b, int64_t i, const Workspace& w,
                                       kernels::Ahead ahead, KvDType& type) const;
   bool all_see(uint64_t any, const ScoreBlock& scores) const;
@@ -70,7 +74,7 @@ class Tile {
   bool scales_late() const;
   void load_bias(int64_t row, int64_t block, float* out) const;
   template <typename Body>
-  void for_alike(bool alike, const ScoreBlock& w, const Body& body) const;
+  void for_alike(const SeenBlock& b, const ScoreBlock& w, const Body& body) const;
   bool finite(const Operand& v, kernels::Range keys) const;
   void accumulate_one_by_one(kernels::Range keys, const Operand& v, const ScoreBlock& w,
                              const Rows& out) const;

@@ -52,14 +52,14 @@ class TileKeys {
 
   /// The first block in [from, end) that touch() says yes to, or end.
   int64_t next(int64_t from, int64_t end) const {
-    while (from < end && !touch(from, from + 1)) ++from;
+    while (from < end && !touch(from)) ++from;
     return from;
   }
 
   /// Blocks in [begin, end) that touch() says yes to.
   int64_t count(int64_t begin, int64_t end) const {
     int64_t n = 0;
-    for (int64_t b = begin; b < end; ++b) n += touch(b, b + 1);
+    for (int64_t b = begin; b < end; ++b) n += touch(b);
     return n;
   }
 
@@ -80,6 +80,13 @@ class TileKeys {
 
  private:
   static constexpr int64_t block_ = kernels::key_block;
+
+  bool touch(int64_t block) const {
+    return std::any_of(runs_.begin(), runs_.end(), [&](const KeyRange& run) {
+      return !run.empty() && run.begin < (block + 1) * block_ && run.end > block * block_ &&
+             any_selected(block, block + 1);
+    });
+  }
 
   bool any_selected(int64_t begin, int64_t end) const {
     if (!shape_->selected.words) return true;
