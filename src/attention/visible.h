@@ -81,6 +81,7 @@ class TileKeys {
  private:
   static constexpr int64_t block_ = kernels::key_block;
 
+  /// As touch() of one block, which is asked for each: with less to compute.
   bool touch(int64_t block) const {
     return std::any_of(runs_.begin(), runs_.end(), [&](const KeyRange& run) {
       return !run.empty() && run.begin < (block + 1) * block_ && run.end > block * block_ &&

@@ -75,12 +75,17 @@ void add_noise(Rows& target, float much, int64_t rows, uint64_t seed) {
   target.topRows(rows) += much * target.norm() / noise.norm() * noise.topRows(rows);
 }
 
+double window_error(Context& context, const BlockCase& c, const Heads& heads, const Rows& target,
+                    size_t window) {
+  const int64_t row = c.text.begin[window];
+  const int64_t n = c.text.begin[window + 1] - row;
+  return relative_error(output_of(context, c, heads).middleRows(row, n), target.middleRows(row, n));
+}
+
 /// On the eighth of nine windows.
 double held_out_error(Context& context, const BlockCase& c, const Heads& heads,
                       const Rows& target) {
-  const int64_t row = c.text.begin[7];
-  const int64_t n = c.text.begin[8] - row;
-  return relative_error(output_of(context, c, heads).middleRows(row, n), target.middleRows(row, n));
+  return window_error(context, c, heads, target, 7);
 }
 
 /// As test::naive gradients would: each of the four matrices alone gets it wrong.
@@ -137,14 +142,9 @@ TEST(RefineBlock, ReportsTheErrorOfEachWindow) {
                                            beside(c.heads, other.heads, 0.1), {.steps = 48});
   ASSERT_GT(result.kept, 0);
   ASSERT_EQ(std::ssize(result.each), 3);
-  const Rows output = output_of(context, c, result.heads);
-  for (int64_t w = 0; w < 3; ++w) {
-    const auto rows = [&](const Rows& all) {
-      const auto at = static_cast<size_t>(w);
-      return Rows(all.middleRows(c.text.begin[at], c.text.begin[at + 1] - c.text.begin[at]));
-    };
-    const double want = relative_error(rows(output), rows(target));
-    EXPECT_NEAR(result.each[static_cast<size_t>(w)], want, 1e-4 * want) << w;
+  for (size_t w = 0; w < 3; ++w) {
+    const double want = window_error(context, c, result.heads, target, w);
+    EXPECT_NEAR(result.each[w], want, 1e-4 * want) << w;
   }
 }
 
