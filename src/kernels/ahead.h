@@ -1,11 +1,16 @@
 // Prefetching beside other work.
 #pragma once
 
+#include <array>
+#include <cstddef>
 #include <cstdint>
 
 #include "kernels/kernels.h"
 
 namespace gqa::kernels {
+
+/// What one prefetch brings: a cache line, of the processors that this is for.
+inline constexpr int64_t ahead_line = 64;
 
 /// Spreads prefetching evenly over the steps of a loop.
 class AheadLines {
@@ -43,7 +48,7 @@ class AheadLines {
   }
 
  private:
-  static constexpr int64_t line = 64;
+  static constexpr int64_t line = ahead_line;
   const char* next_ = nullptr;
   const char* end_ = nullptr;
   const char* later_ = nullptr;
@@ -51,6 +56,64 @@ class AheadLines {
   bool second_level_ = false;
   int64_t far_ = 0;
   int64_t stride_ = 0;
+};
+
+/// Prefetching in the middle of products. Each pass over columns asks for its share, evenly: a step
+/// asks for as much as it reads, at least a line. How many steps ask is known before they begin, so
+/// that none has to look at what is left.
+class AheadSteps {
+ public:
+  AheadSteps(const Ahead& ahead, int64_t passes)
+      : pieces_(ahead.pieces), second_level_(ahead.second_level) {
+    const int64_t lines = (pieces_[0].bytes + pieces_[1].bytes) / ahead_line;
+    share_ = (lines + passes - 1) / passes * ahead_line;
+    skip(0);
+  }
+
+  /// Asks for `bytes` at p, which lie in the second-level cache alone if that is meant. In a loop:
+  /// processors that are asked for many lines in a few cycles keep loads waiting.
+  [[gnu::always_inline]] static void ask(const char* p, int64_t bytes, bool second_level) {
+#pragma GCC unroll 1
+    for (const char* end = p + bytes; p < end; p += ahead_line) {
+      if (second_level) {
+        __builtin_prefetch(p, 0, 2);
+      } else {
+        __builtin_prefetch(p);
+      }
+    }
+  }
+
+  /// From here on one more share may be asked for.
+  void begin_pass() { allowed_ += share_; }
+  /// Only the second-level cache is meant.
+  bool second_level() const { return second_level_; }
+  /// Where the next steps ask, which go on through one piece.
+  const char* next() const { return pieces_[0].data; }
+  /// How many of them, at most `most`, ask for `bytes` each, the last one perhaps for more than is
+  /// wanted.
+  int64_t steps(int64_t bytes, int64_t most) const {
+    const int64_t wanted = pieces_[0].bytes < allowed_ ? pieces_[0].bytes : allowed_;
+    if (wanted <= 0) return 0;
+    const int64_t n = (wanted + bytes - 1) / bytes;
+    return n < most ? n : most;
+  }
+  /// Those steps have asked for so many bytes; what lies beyond the piece does not count.
+  void skip(int64_t bytes) {
+    allowed_ -= bytes < pieces_[0].bytes ? bytes : pieces_[0].bytes;
+    pieces_[0].data += bytes;
+    pieces_[0].bytes -= bytes;
+    if (pieces_[0].bytes <= 0) pieces_ = {pieces_[1], {}};
+  }
+  /// Asks for all that the passes have left.
+  void finish() {
+    for (const Ahead::Piece& piece : pieces_) ask(piece.data, piece.bytes, second_level_);
+  }
+
+ private:
+  std::array<Ahead::Piece, 2> pieces_;
+  bool second_level_;
+  int64_t share_;        ///< bytes
+  int64_t allowed_ = 0;  ///< bytes, less those that steps have asked for beyond them
 };
 
 }  // namespace gqa::kernels

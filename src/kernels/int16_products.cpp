@@ -96,7 +96,7 @@ HWY_INLINE void MultiplyPairs(const std::byte* at, int64_t row_bytes, const VS (
   }
 }
 
-/// Words between two looks at what is to be prefetched: 8 elements.
+/// Words of a step of a product: 8 elements.
 template <KvDType t>
 inline constexpr int64_t kStepWords = 8 / word_elements(t);
 
@@ -123,16 +123,20 @@ HWY_INLINE void MultiplyWord(const std::byte* x, int64_t row_bytes, const int32_
 /// alone words are read.
 template <KvDType t, int R, int V, bool kSome>
 HWY_INLINE void IntegerTile(const IntegerProduct& p, int64_t row, int64_t column, size_t count,
-                            AheadLines& all_ahead) {
+                            AheadSteps& all_ahead) {
   constexpr int64_t kWordBytes = 4 * Pairs<t>::kPairs;  // of a row's integers
   // So many elements cannot overflow: 512 * 128 * 32767 < 2^31.
   constexpr int64_t kMost = 512 / word_elements(t);
+  // A step asks for as much as it reads.
+  constexpr int64_t kBytes = round_up(
+      kStepWords<t> * V * static_cast<int64_t>(hn::MaxLanes(I32()) * sizeof(int32_t)), ahead_line);
   const I32 d;
   const F32 df;
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
   const std::byte* rows = p.rows + row * p.row_bytes;
   float* c = p.c + row * p.c_row + column;
-  AheadLines ahead = all_ahead;
+  AheadSteps ahead = all_ahead;
+  ahead.begin_pass();
   bool add = p.add;
   for (int64_t begin = p.begin; begin < p.end; begin += kMost, add = true) {
     VI sums[R][V];
@@ -145,14 +149,19 @@ HWY_INLINE void IntegerTile(const IntegerProduct& p, int64_t row, int64_t column
     const std::byte* x = Integers(rows) + begin * kWordBytes;
     const int32_t* at = p.words + begin * p.columns + column;
     int64_t word = begin;
-    for (; word + kStepWords<t> <= end; word += kStepWords<t>) {
-      ahead.step();
-      HWY_UNROLL(2)
-      for (int64_t i = 0; i < kStepWords<t>; ++i) {
-        MultiplyWord<t, R, V, kSome>(x, p.row_bytes, at, count, sums);
-        x += kWordBytes;
-        at += p.columns;
+    while (const int64_t n = ahead.steps(kBytes, (end - word) / kStepWords<t>)) {
+      const char* next = ahead.next();
+      for (int64_t i = 0; i < n; ++i, next += kBytes) {
+        AheadSteps::ask(next, kBytes, false);
+        HWY_UNROLL(2)
+        for (int64_t w = 0; w < kStepWords<t>; ++w) {
+          MultiplyWord<t, R, V, kSome>(x, p.row_bytes, at, count, sums);
+          x += kWordBytes;
+          at += p.columns;
+        }
       }
+      ahead.skip(n * kBytes);
+      word += n * kStepWords<t>;
     }
     for (; word < end; ++word) {
       MultiplyWord<t, R, V, kSome>(x, p.row_bytes, at, count, sums);
@@ -184,7 +193,7 @@ constexpr int IntegerVectors(int64_t r) {
 
 template <KvDType t, int R, int V>
 HWY_INLINE void IntegerColumns(const IntegerProduct& p, int64_t row, int64_t begin, int64_t end,
-                               AheadLines& ahead) {
+                               AheadSteps& ahead) {
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(I32()));
   int64_t column = begin;
   const int64_t whole = std::min(end, p.columns);
@@ -203,10 +212,9 @@ HWY_INLINE void IntegerColumns(const IntegerProduct& p, int64_t row, int64_t beg
 template <KvDType t>
 HWY_NOINLINE void MultiplyRows(const IntegerProduct& p, int64_t rows, int64_t begin, int64_t end,
                                const Ahead& next) {
-  const int64_t lanes = static_cast<int64_t>(hn::Lanes(I32()));
-  const int64_t step = IntegerVectors(std::min(rows, kIntegerRows)) * lanes;
-  const int64_t looks = (p.end - p.begin) / kStepWords<t>;
-  AheadLines ahead(next, std::max<int64_t>(1, looks) * ceil_div(end - begin, step));
+  const int64_t columns =
+      IntegerVectors(std::min(rows, kIntegerRows)) * static_cast<int64_t>(hn::Lanes(I32()));
+  AheadSteps ahead(next, ceil_div(rows, kIntegerRows) * ceil_div(end - begin, columns));
   for (int64_t row = 0; row < rows; row += kIntegerRows) {
     switch (rows - row) {
       case 1:
@@ -222,6 +230,7 @@ HWY_NOINLINE void MultiplyRows(const IntegerProduct& p, int64_t rows, int64_t be
         IntegerColumns<t, 4, IntegerVectors(4)>(p, row, begin, end, ahead);
     }
   }
+  ahead.finish();
 }
 
 void MultiplyIntegers(KvDType t, const IntegerProduct& p, int64_t rows, int64_t begin, int64_t end,

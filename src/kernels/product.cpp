@@ -19,8 +19,6 @@ namespace gqa::kernels::HWY_NAMESPACE {
 
 /// Rows of a register tile, at most.
 inline constexpr int kRows = few_rows;
-/// Elements of depth between two looks at what is to be prefetched: a multiple of those of a word.
-inline constexpr int kStep = 8;
 
 /// Elements [E, until) of the words at `word`, V vectors of them, times those of R rows.
 template <int E, int R, int V, class W>
@@ -55,10 +53,27 @@ struct Layout {
   bool add;
 };
 
+/// A step of a product with V vectors of columns that also asks for memory: so few words that it is
+/// a line, if vectors are not longer. Processors that are asked for many lines at once keep loads
+/// waiting.
+template <int V, class W>
+struct AskingStep {
+  static constexpr int64_t kRead =
+      V * static_cast<int64_t>(hn::MaxLanes(F32())) * word_bytes(W::kType);
+  static constexpr int kWords = kRead < ahead_line ? ahead_line / kRead : 1;
+  static constexpr int64_t kBytes = (kRead * kWords + ahead_line - 1) / ahead_line * ahead_line;
+
+  static HWY_INLINE void Ask(const char* next, const AheadSteps& ahead) {
+    // Only tables of machines with most registers want that; the others save the look.
+    const bool second_level = kManyRegisters && ahead.second_level();
+    AheadSteps::ask(next, kBytes, second_level);
+  }
+};
+
 /// V vectors of columns of R rows of a product; B is decoded in registers.
 template <int R, int V, class W>
 HWY_INLINE void ProductTile(const float* a, const W& b, const Layout& l, int64_t column, float* c,
-                            AheadLines& ahead) {
+                            AheadSteps& ahead) {
   constexpr int kElements = static_cast<int>(word_elements(W::kType));
   const F32 d;
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
@@ -81,17 +96,22 @@ HWY_INLINE void ProductTile(const float* a, const W& b, const Layout& l, int64_t
   }
   const float* x = a + k;
   int64_t word = k / kElements * l.columns + column;
-  if (ahead.any()) {
-    while (k + kStep <= l.depth.end) {
-      ahead.step();
-      HWY_UNROLL(2)
-      for (int i = 0; i < kStep; i += kElements) {
+  ahead.begin_pass();
+  using Step = AskingStep<V, W>;
+  constexpr int kStep = Step::kWords * kElements;
+  while (const int64_t n = ahead.steps(Step::kBytes, (l.depth.end - k) / kStep)) {
+    const char* next = ahead.next();
+    for (int64_t i = 0; i < n; ++i, next += Step::kBytes) {
+      Step::Ask(next, ahead);
+      HWY_UNROLL(8)
+      for (int w = 0; w < Step::kWords; ++w) {
         TileStep<0>(x, l.a_row, 0, kElements, b, word, sum);
         x += kElements;
         word += l.columns;
       }
-      k += kStep;
     }
+    ahead.skip(n * Step::kBytes);
+    k += static_cast<int>(n) * kStep;
   }
   for (; k + kElements <= l.depth.end; k += kElements) {
     TileStep<0>(x, l.a_row, 0, kElements, b, word, sum);
@@ -125,7 +145,7 @@ constexpr int VectorsOf(int r) {
 /// has too few chains.
 template <int R, int V, class W>
 HWY_INLINE void ProductColumns(const float* a, const W& b, const Layout& l, int64_t begin,
-                               int64_t end, float* c, AheadLines& ahead) {
+                               int64_t end, float* c, AheadSteps& ahead) {
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(F32()));
   const auto goes = [&](int64_t left) { return left >= V && (V < 3 || left != V + 1); };
   int64_t column = begin;
@@ -142,8 +162,8 @@ HWY_INLINE void ProductColumns(const float* a, const W& b, const Layout& l, int6
 /// 6 rows in memory, and takes twice the time.
 template <int R, class W>
 HWY_NOINLINE void ProductRows(const float* a, const W& b, const Layout& l, int64_t begin,
-                              int64_t end, float* c, AheadLines& all_ahead) {
-  AheadLines ahead = all_ahead;
+                              int64_t end, float* c, AheadSteps& all_ahead) {
+  AheadSteps ahead = all_ahead;
   ProductColumns<R, VectorsOf(R)>(a, b, l, begin, end, c, ahead);
   all_ahead = ahead;
 }
@@ -157,11 +177,10 @@ constexpr bool kFollowed = !kManyRegisters && W::kType == KvDType::f32;
 template <class W>
 HWY_NOINLINE void Product(const float* a, int64_t rows, const W& b, const Layout& l, int64_t begin,
                           int64_t end, Ahead next) {
-  const int64_t lanes = static_cast<int64_t>(hn::Lanes(F32()));
-  const int64_t step = VectorsOf(static_cast<int>(rows < kRows ? rows : kRows)) * lanes;
   if (kFollowed<W> && rows == 1) next = {};
-  const int64_t looks = (l.depth.end - l.depth.begin) / kStep;
-  AheadLines ahead(next, (looks > 0 ? looks : 1) * ((end - begin + step - 1) / step));
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(F32()));
+  const int64_t columns = VectorsOf(static_cast<int>(rows < kRows ? rows : kRows)) * lanes;
+  AheadSteps ahead(next, (rows + kRows - 1) / kRows * ((end - begin + columns - 1) / columns));
   for (int64_t row = 0; row < rows; row += kRows) {
     const float* x = a + row * l.a_row;
     float* c = l.c + row * l.c_row;
@@ -185,6 +204,7 @@ HWY_NOINLINE void Product(const float* a, int64_t rows, const W& b, const Layout
         ProductRows<6>(x, b, l, begin, end, c, ahead);
     }
   }
+  ahead.finish();
 }
 
 bool TakesStored(KvDType) { return false; }
