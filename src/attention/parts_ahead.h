@@ -43,14 +43,18 @@ class PartsAhead {
 
   /// So many sixteenths of what is read of a block, which is two parts.
   kernels::Ahead take(int64_t sixteenths) {
-    position_ += sixteenths * 2 * grains / 16;
     kernels::Ahead ahead{.second_level = second_level_, .far = far_};
+    int64_t left = sixteenths * 2 * grains / 16;
     for (kernels::Ahead::Piece& piece : ahead.pieces) {
-      if (asked_ >= position_) break;
-      const int64_t part = asked_ / grains;
-      const int64_t end = std::min(position_, (part + 1) * grains);
-      piece = slice(part_at(part), asked_ - part * grains, end - part * grains);
-      asked_ = end;
+      if (left == 0) break;
+      if (taken_ == grains) {
+        part_ = part_at(next_++);
+        taken_ = 0;
+      }
+      const int64_t n = std::min(left, grains - taken_);
+      piece = slice(part_, taken_, taken_ + n);
+      taken_ += n;
+      left -= n;
     }
     return ahead;
   }
@@ -70,10 +74,13 @@ class PartsAhead {
   /// Whole lines: the first one counts from the part's beginning.
   static kernels::Ahead::Piece slice(const kernels::Ahead::Piece& part, int64_t begin,
                                      int64_t end) {
-    constexpr int64_t line = 64;
-    const int64_t from = part.bytes * begin / grains / line * line;
-    const int64_t to = end == grains ? part.bytes : part.bytes * end / grains / line * line;
-    return {part.data + from, to - from};
+    constexpr uint64_t line = 64;
+    const auto bytes = static_cast<uint64_t>(part.bytes);
+    const auto until = [&](int64_t n) {
+      return static_cast<int64_t>(bytes * static_cast<uint64_t>(n) / grains / line * line);
+    };
+    const int64_t from = until(begin);
+    return {part.data + from, (end == grains ? part.bytes : until(end)) - from};
   }
 
   const Kv& kv_;
@@ -82,8 +89,9 @@ class PartsAhead {
   const Stretch& stretch_;
   bool second_level_ = false;
   int64_t far_ = 0;
-  int64_t asked_ = parts_ahead * grains;
-  int64_t position_ = parts_ahead * grains;
+  kernels::Ahead::Piece part_;
+  int64_t taken_ = grains;  ///< of that part
+  int64_t next_ = parts_ahead;
 };
 
 }  // namespace gqa

@@ -25,8 +25,10 @@ class TileKeys {
         runs_(visible_keys(mask, shape.q_start + t_begin, shape.keys)) {
     const VisibleKeys last = visible_keys(mask, shape.q_start + t_end - 1, shape.keys);
     for (size_t i = 0; i < runs_.size(); ++i) {
-      common_[i] = {last[i].begin, runs_[i].end};
+      common_[i] = {ceil_div(last[i].begin, block_), runs_[i].end / block_};
       runs_[i].end = last[i].end;
+      if (runs_[i].empty()) continue;
+      touched_[i] = {runs_[i].begin / block_, ceil_div(runs_[i].end, block_)};
     }
   }
 
@@ -35,20 +37,15 @@ class TileKeys {
 
   /// Some key of blocks [begin, end) may be seen.
   bool touch(int64_t begin, int64_t end) const {
-    return std::any_of(runs_.begin(), runs_.end(), [&](const KeyRange& run) {
-      const int64_t first = std::max(run.begin, begin * block_);
-      const int64_t last = std::min(run.end, end * block_);
-      return first < last && any_selected(first / block_, ceil_div(last, block_));
+    return std::any_of(touched_.begin(), touched_.end(), [&](const KeyRange& run) {
+      const int64_t first = std::max(run.begin, begin);
+      const int64_t last = std::min(run.end, end);
+      return first < last && any_selected(first, last);
     });
   }
 
   /// Every token sees all keys of a block.
-  bool all_see(int64_t block) const {
-    const bool in_run = std::any_of(common_.begin(), common_.end(), [&](const KeyRange& run) {
-      return run.begin <= block * block_ && (block + 1) * block_ <= run.end;
-    });
-    return in_run && all_selected(block);
-  }
+  bool all_see(int64_t block) const { return in_some(common_, block) && all_selected(block); }
 
   /// The first block in [from, end) that touch() says yes to, or end.
   int64_t next(int64_t from, int64_t end) const {
@@ -81,12 +78,15 @@ class TileKeys {
  private:
   static constexpr int64_t block_ = kernels::key_block;
 
-  /// As touch() of one block, which is asked for each: with less to compute.
+  /// Ranges of blocks, for each run: nothing is divided for each block that is asked about.
+  using Blocks = std::array<KeyRange, 2>;
+
+  static bool in_some(const Blocks& blocks, int64_t block) {
+    return std::any_of(blocks.begin(), blocks.end(),
+                       [&](const KeyRange& run) { return run.begin <= block && block < run.end; });
+  }
   bool touch(int64_t block) const {
-    return std::any_of(runs_.begin(), runs_.end(), [&](const KeyRange& run) {
-      return !run.empty() && run.begin < (block + 1) * block_ && run.end > block * block_ &&
-             any_selected(block, block + 1);
-    });
+    return in_some(touched_, block) && any_selected(block, block + 1);
   }
 
   bool any_selected(int64_t begin, int64_t end) const {
@@ -110,7 +110,8 @@ class TileKeys {
   const ItemShape* shape_;
   int64_t kv_head_, t_begin_, t_end_;
   VisibleKeys runs_;
-  VisibleKeys common_;  ///< of the runs, what every token sees; perhaps nothing
+  Blocks touched_ = {};  ///< some token sees some key of these
+  Blocks common_;        ///< every token sees all keys of these
 };
 
 /// The blocks of one stretch that a tile's tokens may see.
