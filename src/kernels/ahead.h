@@ -58,6 +58,17 @@ class AheadLines {
   int64_t stride_ = 0;
 };
 
+/// Passes of a product over so many columns: tiles of at_once rows, and one of those that are left,
+/// go over columns_of(rows) of them at a time.
+template <typename ColumnsOf>
+int64_t passes_over(int64_t columns, int64_t rows, int64_t at_once, const ColumnsOf& columns_of) {
+  const auto passes = [&](int64_t of_tile) {
+    return (columns + columns_of(of_tile) - 1) / columns_of(of_tile);
+  };
+  const int64_t left = rows % at_once;
+  return rows / at_once * passes(at_once) + (left == 0 ? 0 : passes(left));
+}
+
 /// Prefetching in the middle of products. Each pass over columns asks for its share, evenly: a step
 /// asks for as much as it reads, at least a line. How many steps ask is known before they begin, so
 /// that none has to look at what is left.

@@ -212,9 +212,10 @@ HWY_INLINE void IntegerColumns(const IntegerProduct& p, int64_t row, int64_t beg
 template <KvDType t>
 HWY_NOINLINE void MultiplyRows(const IntegerProduct& p, int64_t rows, int64_t begin, int64_t end,
                                const Ahead& next) {
-  const int64_t columns =
-      IntegerVectors(std::min(rows, kIntegerRows)) * static_cast<int64_t>(hn::Lanes(I32()));
-  AheadSteps ahead(next, ceil_div(rows, kIntegerRows) * ceil_div(end - begin, columns));
+  const auto columns_of = [](int64_t r) {
+    return IntegerVectors(r) * static_cast<int64_t>(hn::Lanes(I32()));
+  };
+  AheadSteps ahead(next, passes_over(end - begin, rows, kIntegerRows, columns_of));
   for (int64_t row = 0; row < rows; row += kIntegerRows) {
     switch (rows - row) {
       case 1:

@@ -1,5 +1,7 @@
 // Products of f32 rows and blocks of keys or values, which are decoded in registers
 // (core/kv_words.h). In a file of their own since they take long to compile.
+#include <numeric>
+
 #include "core/kv_words.h"
 #include "kernels/ahead.h"
 
@@ -53,15 +55,15 @@ struct Layout {
   bool add;
 };
 
-/// A step of a product with V vectors of columns that also asks for memory: so few words that it is
-/// a line, if vectors are not longer. Processors that are asked for many lines at once keep loads
-/// waiting.
+/// A step of a product with V vectors of columns that also asks for memory: the fewest words that
+/// are whole lines. Processors that are asked for many lines at once keep loads waiting, and a pass
+/// that asks faster than it reads lets memory rest at its end.
 template <int V, class W>
 struct AskingStep {
   static constexpr int64_t kRead =
       V * static_cast<int64_t>(hn::MaxLanes(F32())) * word_bytes(W::kType);
-  static constexpr int kWords = kRead < ahead_line ? ahead_line / kRead : 1;
-  static constexpr int64_t kBytes = (kRead * kWords + ahead_line - 1) / ahead_line * ahead_line;
+  static constexpr int kWords = static_cast<int>(ahead_line / std::gcd(kRead, ahead_line));
+  static constexpr int64_t kBytes = kRead * kWords;
 
   static HWY_INLINE void Ask(const char* next, const AheadSteps& ahead) {
     // Only tables of machines with most registers want that; the others save the look.
@@ -178,9 +180,10 @@ template <class W>
 HWY_NOINLINE void Product(const float* a, int64_t rows, const W& b, const Layout& l, int64_t begin,
                           int64_t end, Ahead next) {
   if (kFollowed<W> && rows == 1) next = {};
-  const int64_t lanes = static_cast<int64_t>(hn::Lanes(F32()));
-  const int64_t columns = VectorsOf(static_cast<int>(rows < kRows ? rows : kRows)) * lanes;
-  AheadSteps ahead(next, (rows + kRows - 1) / kRows * ((end - begin + columns - 1) / columns));
+  const auto columns_of = [](int64_t r) {
+    return VectorsOf(static_cast<int>(r)) * static_cast<int64_t>(hn::Lanes(F32()));
+  };
+  AheadSteps ahead(next, passes_over(end - begin, rows, kRows, columns_of));
   for (int64_t row = 0; row < rows; row += kRows) {
     const float* x = a + row * l.a_row;
     float* c = l.c + row * l.c_row;

@@ -107,5 +107,14 @@ TEST(AheadSteps, TakeBackWhatALongStepAskedForBeyondItsShare) {
   EXPECT_EQ(steps.steps(line, 100), 2);
 }
 
+TEST(AheadSteps, AreSharedByThePassesOfAllTiles) {
+  const auto columns_of = [](int64_t rows) { return rows == 1 ? 64 : 16; };
+  EXPECT_EQ(passes_over(64, 1, 6, columns_of), 1);
+  EXPECT_EQ(passes_over(64, 4, 6, columns_of), 4);
+  EXPECT_EQ(passes_over(64, 6, 6, columns_of), 4);
+  EXPECT_EQ(passes_over(64, 7, 6, columns_of), 5);
+  EXPECT_EQ(passes_over(56, 32, 6, columns_of), 24);
+}
+
 }  // namespace
 }  // namespace gqa::kernels
