@@ -25,32 +25,6 @@
 HWY_BEFORE_NAMESPACE();
 namespace gqa::kernels::HWY_NAMESPACE {
 
-using I16 = hn::Repartition<int16_t, I32>;
-using VS = hn::Vec<I16>;
-
-/// Words of integers of 4 bits or 8, as pairs of 16 bits: those of a row in the same order.
-template <KvDType t>
-struct Pairs;
-
-template <>
-struct Pairs<KvDType::int8> {
-  static constexpr int kPairs = 2;
-  template <int kPair>
-  static HWY_INLINE VS Get(VS word) {
-    return hn::ShiftRight<8>(kPair == 0 ? hn::ShiftLeft<8>(word) : word);
-  }
-};
-
-template <>
-struct Pairs<KvDType::int4> {
-  static constexpr int kPairs = 4;
-  template <int kPair>
-  static HWY_INLINE VS Get(VS word) {
-    constexpr int kLeft[] = {12, 4, 8, 0};
-    return hn::ShiftRight<12>(hn::ShiftLeft<kLeft[kPair]>(word));
-  }
-};
-
 /// Adds the sums of each two products to `sum`. GCC must not add up products before it adds them to
 /// sums: it runs out of registers then, which takes a third of the speed.
 HWY_INLINE void AddPairs(VS a, VS b, VI& sum) {

@@ -1,5 +1,5 @@
-// Per-target: rows of numbers as integers of 16 bits. Included once per instruction set, after
-// load-inl.h.
+// Per-target: rows of numbers, and words of a cache, as integers of 16 bits. Included once per
+// instruction set, after load-inl.h.
 
 #include <algorithm>
 #include <bit>
@@ -86,6 +86,32 @@ void ToIntegers(const float* x, int64_t n, float scale, std::byte* to) {
     StoreIntegers(last + i, inverse, integers + whole_lines + i);
   }
 }
+
+using I16 = hn::Repartition<int16_t, I32>;
+using VS = hn::Vec<I16>;
+
+/// Words of integers of 4 bits or 8, as pairs of 16 bits: those of a row in the same order.
+template <KvDType t>
+struct Pairs;
+
+template <>
+struct Pairs<KvDType::int8> {
+  static constexpr int kPairs = 2;
+  template <int kPair>
+  static HWY_INLINE VS Get(VS word) {
+    return hn::ShiftRight<8>(kPair == 0 ? hn::ShiftLeft<8>(word) : word);
+  }
+};
+
+template <>
+struct Pairs<KvDType::int4> {
+  static constexpr int kPairs = 4;
+  template <int kPair>
+  static HWY_INLINE VS Get(VS word) {
+    constexpr int kLeft[] = {12, 4, 8, 0};
+    return hn::ShiftRight<12>(hn::ShiftLeft<kLeft[kPair]>(word));
+  }
+};
 
 }  // namespace gqa::kernels::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
