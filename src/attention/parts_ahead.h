@@ -6,6 +6,7 @@
 
 #include "attention/blocks.h"
 #include "attention/visible.h"
+#include "kernels/ahead.h"
 
 namespace gqa {
 
@@ -74,13 +75,10 @@ class PartsAhead {
   /// Whole lines: the first one counts from the part's beginning.
   static kernels::Ahead::Piece slice(const kernels::Ahead::Piece& part, int64_t begin,
                                      int64_t end) {
-    constexpr uint64_t line = 64;
-    const auto bytes = static_cast<uint64_t>(part.bytes);
-    const auto until = [&](int64_t n) {
-      return static_cast<int64_t>(bytes * static_cast<uint64_t>(n) / grains / line * line);
-    };
-    const int64_t from = until(begin);
-    return {part.data + from, (end == grains ? part.bytes : until(end)) - from};
+    constexpr int64_t line = kernels::ahead_line;
+    const int64_t from = part.bytes * begin / grains / line * line;
+    const int64_t to = end == grains ? part.bytes : part.bytes * end / grains / line * line;
+    return {part.data + from, to - from};
   }
 
   const Kv& kv_;

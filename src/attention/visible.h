@@ -45,18 +45,23 @@ class TileKeys {
   }
 
   /// Every token sees all keys of a block.
-  bool all_see(int64_t block) const { return in_some(common_, block) && all_selected(block); }
+  bool all_see(int64_t block) const {
+    const bool in_run = std::any_of(common_.begin(), common_.end(), [&](const KeyRange& run) {
+      return run.begin <= block && block < run.end;
+    });
+    return in_run && all_selected(block);
+  }
 
   /// The first block in [from, end) that touch() says yes to, or end.
   int64_t next(int64_t from, int64_t end) const {
-    while (from < end && !touch(from)) ++from;
+    while (from < end && !touch(from, from + 1)) ++from;
     return from;
   }
 
   /// Blocks in [begin, end) that touch() says yes to.
   int64_t count(int64_t begin, int64_t end) const {
     int64_t n = 0;
-    for (int64_t b = begin; b < end; ++b) n += touch(b);
+    for (int64_t b = begin; b < end; ++b) n += touch(b, b + 1);
     return n;
   }
 
@@ -80,14 +85,6 @@ class TileKeys {
 
   /// Ranges of blocks, for each run: nothing is divided for each block that is asked about.
   using Blocks = std::array<KeyRange, 2>;
-
-  static bool in_some(const Blocks& blocks, int64_t block) {
-    return std::any_of(blocks.begin(), blocks.end(),
-                       [&](const KeyRange& run) { return run.begin <= block && block < run.end; });
-  }
-  bool touch(int64_t block) const {
-    return in_some(touched_, block) && any_selected(block, block + 1);
-  }
 
   bool any_selected(int64_t begin, int64_t end) const {
     if (!shape_->selected.words) return true;

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <array>
-#include <cstddef>
 #include <cstdint>
 
 #include "kernels/kernels.h"
@@ -26,7 +25,6 @@ class AheadLines {
     const int64_t lines = (ahead.pieces[0].bytes + ahead.pieces[1].bytes) / line;
     stride_ = (lines + steps - 1) / steps * line;
   }
-  bool any() const { return next_ != end_; }
   /// Hardly anything where nothing is left: it is in the middle of products.
   [[gnu::always_inline]] void step() {
     if (next_ == end_) return;
