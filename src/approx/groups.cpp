@@ -41,7 +41,8 @@ Leaders::Nearest Leaders::nearest(const kernels::Table& kernels, const float* x)
   Nearest best;
   for (int64_t first = 0; first < count_; first += key_block) {
     const auto n = std::min(key_block, count_ - first);
-    kernels.score(x, 1, dim_, KvDType::f32, blocks_.data() + first * dim_,
+    kernels.score(x, 1, dim_,
+                  {blocks_.data() + first * dim_, KvDType::f32, WordOrder::rows(key_block)},
                   {0, static_cast<int32_t>(n)}, dots.data(), key_block, {});
     for (int64_t i = 0; i < n; ++i) {
       const double distance = own + squares_[static_cast<size_t>(first + i)] -

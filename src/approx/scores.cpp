@@ -30,7 +30,7 @@ void Scores::compute(const kernels::Table& kernels, const PackedKv& kv, int64_t 
     const kernels::Range range{0,
                                static_cast<int32_t>(std::min(key_block, end - block * key_block))};
     const Operand k = load_keys(kernels, source, kv_head, block, range, dim, rows, true, keys);
-    kernels.score(queries, rows, dim, k.type, k.words, range, block_scores, key_block,
+    kernels.score(queries, rows, dim, k, range, block_scores, key_block,
                   {{cached_part(source, kv_head, block + 1, true)}});
     if (k.scales) kernels.scale_keys(block_scores, key_block, all.data(), rows, k.scales);
     for (int64_t r = 0; r < rows; ++r) {

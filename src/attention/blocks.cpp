@@ -53,19 +53,20 @@ Operand load_keys(const kernels::Table& kernels, const Kv& kv, int64_t kv_head, 
                   float* scratch) {
   if (const auto* strided = std::get_if<StridedKv>(&kv)) {
     load_strided_keys(kernels, *strided, kv_head, block, keys, head_dim, scratch);
-    return {scratch, KvDType::f32, nullptr, key_block};
+    return {{scratch, KvDType::f32, WordOrder::rows(key_block)}, nullptr, key_block};
   }
   const detail::KvLayer& layer = std::get<PackedKv>(kv).layer();
   const KvDType t = layer.dtype;
   const std::byte* stored = layer.keys(block, kv_head);
+  const WordOrder order = layer.key_order();
   const float* scales = is_quantised(t) ? layer.key_scales(block, kv_head) : nullptr;
   if (kernels.takes_stored(t)) {
-    const auto k = kernels.arrange(t, stored, head_dim, key_block, rows, scratch);
-    return {k.words, k.type, scales, key_block};
+    return {kernels.arrange(t, stored, head_dim, key_block, rows, scratch), scales, key_block};
   }
-  if (as_stored || t == KvDType::f32) return {stored, t, scales, key_block};
-  kernels.unpack(t, stored, {0, static_cast<int32_t>(head_dim)}, key_block, key_block, scratch);
-  return {scratch, KvDType::f32, scales, key_block};
+  if (as_stored || t == KvDType::f32) return {{stored, t, order}, scales, key_block};
+  kernels.unpack(t, stored, order, {0, static_cast<int32_t>(head_dim)}, key_block, key_block,
+                 scratch);
+  return {{scratch, KvDType::f32, WordOrder::rows(key_block)}, scales, key_block};
 }
 
 Operand load_values(const kernels::Table& kernels, const Kv& kv, int64_t kv_head, int64_t block,
@@ -78,20 +79,20 @@ Operand load_values(const kernels::Table& kernels, const Kv& kv, int64_t kv_head
       read_row(kernels, strided->v, strided->pages, block * key_block + s, kv_head, row);
       std::fill(row + v_head_dim, row + stride, 0.0f);
     }
-    return {scratch, KvDType::f32, nullptr, stride};
+    return {{scratch, KvDType::f32, WordOrder::rows(stride)}, nullptr, stride};
   }
   const detail::KvLayer& layer = std::get<PackedKv>(kv).layer();
   const KvDType t = layer.dtype;
   const std::byte* stored = layer.values(block, kv_head);
+  const WordOrder order = layer.value_order();
   const float* scales = is_quantised(t) ? layer.value_scales(block, kv_head) : nullptr;
   if (kernels.takes_stored(t)) {
-    const auto v = kernels.arrange(t, stored, key_block, v_head_dim, rows, scratch);
-    return {v.words, v.type, scales, v_head_dim};
+    return {kernels.arrange(t, stored, key_block, v_head_dim, rows, scratch), scales, v_head_dim};
   }
   const bool in_place = (as_stored || t == KvDType::f32) && stride == v_head_dim;
-  if (in_place) return {stored, t, scales, v_head_dim};
-  kernels.unpack(t, stored, keys, v_head_dim, stride, scratch);
-  return {scratch, KvDType::f32, scales, stride};
+  if (in_place) return {{stored, t, order}, scales, v_head_dim};
+  kernels.unpack(t, stored, order, keys, v_head_dim, stride, scratch);
+  return {{scratch, KvDType::f32, WordOrder::rows(stride)}, scales, stride};
 }
 
 }  // namespace gqa

@@ -18,10 +18,8 @@ constexpr int64_t keys_scratch(int64_t head_dim) {
   return (kernels::key_block + transpose_rows) * std::max<int64_t>(head_dim, 16);
 }
 
-/// A block of keys or values as the kernels take it: words of a type, and the keys' scales.
-struct Operand {
-  const void* words;
-  KvDType type;
+/// A block of keys or values as the kernels take it, and the keys' scales.
+struct Operand : kernels::BlockWords {
   const float* scales;  ///< [key_block], or null
   int64_t columns;      ///< of words
 };

@@ -114,7 +114,7 @@ kernels::WeighedBlock Tile::stored_values(const SeenBlock& b, int64_t i, const W
                                 rows(), true, w.v + i * key_block * stride());
   if (v.scales) kernels_.scale_keys(weights.scores, weights.row, weights.visible, rows(), v.scales);
   type = v.type;
-  return {weights.scores, weights.row, weights.visible, v.words, b.keys, ahead};
+  return {weights.scores, weights.row, weights.visible, v.words, v.order, b.keys, ahead};
 }
 
 /// Every row sees the same keys, and those in one piece.
@@ -130,8 +130,8 @@ void Tile::score_block(const SeenBlock& b, const ScoreBlock& scores, const Works
   const Operand k =
       load_keys(kernels_, item_.kv, kv_head_, b.block, b.keys, shape_.head_dim, rows(), few(), w.k);
   for_alike(b, scores, [&](int64_t r, int64_t n, Range seen) {
-    kernels_.score(query(w, r), n, shape_.head_dim, k.type, k.words, seen,
-                   scores.scores + r * scores.row, scores.row, std::exchange(ahead, {}));
+    kernels_.score(query(w, r), n, shape_.head_dim, k, seen, scores.scores + r * scores.row,
+                   scores.row, std::exchange(ahead, {}));
   });
   if (k.scales) kernels_.scale_keys(scores.scores, scores.row, scores.visible, rows(), k.scales);
   cap_scores(scores);
@@ -150,17 +150,22 @@ void Tile::accumulate_block(const SeenBlock& b, const ScoreBlock& weights, const
   }
   for_alike(b, weights, [&](int64_t r, int64_t n, Range seen) {
     const kernels::WeighedBlock some{
-        weights.scores + r * weights.row, weights.row, weights.visible + r, v.words, seen,
+        weights.scores + r * weights.row, weights.row, weights.visible + r, v.words, v.order, seen,
         std::exchange(ahead, {})};
     kernels_.accumulate(std::span(&some, 1), n, v.type, v.columns, out.acc + r * stride(),
                         stride());
   });
 }
 
-/// No NaN and no infinity among values that have been decoded.
+/// No NaN and no infinity among values that are f32.
 bool Tile::finite(const Operand& v, Range keys) const {
-  return kernels_.all_finite(static_cast<const float*>(v.words) + keys.begin * v.columns,
-                             (keys.end - keys.begin) * v.columns);
+  // A panel of them lies in one piece, and so do whole rows.
+  const int64_t row = v.order.row;
+  for (int64_t c = 0; c < v.columns; c += row) {
+    const float* at = static_cast<const float*>(v.words) + v.order.at(keys.begin, c);
+    if (!kernels_.all_finite(at, (keys.end - keys.begin) * row)) return false;
+  }
+  return true;
 }
 
 template <typename Body>
@@ -233,7 +238,7 @@ void Tile::accumulate_one_by_one(Range keys, const Operand& v, const ScoreBlock&
   for (int64_t r = 0; r < rows(); ++r) {
     for (int32_t s = keys.begin; s < keys.end; ++s) {
       if ((w.visible[r] >> s & 1) == 0) continue;
-      const kernels::WeighedBlock one{w.scores + r * w.row, w.row, w.visible + r, v.words,
+      const kernels::WeighedBlock one{w.scores + r * w.row, w.row, w.visible + r, v.words, v.order,
                                       {s, s + 1},           {}};
       kernels_.accumulate(std::span(&one, 1), 1, v.type, v.columns, out.acc + r * stride(),
                           stride());

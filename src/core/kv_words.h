@@ -34,11 +34,32 @@ constexpr int64_t words_bytes(KvDType t, int64_t depth, int64_t columns) {
   return (depth + word_elements(t) - 1) / word_elements(t) * columns * word_bytes(t);
 }
 
-/// Element (k, column) of a matrix whose words have `columns` columns; of a quantised type the
-/// integer, without its scale.
-inline float load_packed(KvDType t, const void* words, int64_t columns, int64_t k, int64_t column) {
+/// Columns of a panel.
+inline constexpr int64_t panel_columns = 16;
+
+/// Where the words of a matrix lie: row after row or, if its columns are whole panels, panel after
+/// panel, each of them row after row. Products with few registers take a panel at a time: they then
+/// read one line behind the other, which processors follow by themselves.
+struct WordOrder {
+  int64_t row;    ///< words from one row to the next, of a panel
+  int64_t panel;  ///< words from one panel to the next
+
+  static constexpr WordOrder rows(int64_t columns) { return {columns, panel_columns}; }
+  static constexpr WordOrder panels(KvDType t, int64_t depth, int64_t columns) {
+    if (columns % panel_columns != 0) return rows(columns);
+    return {panel_columns, (depth + word_elements(t) - 1) / word_elements(t) * panel_columns};
+  }
+  /// The word of a column in a row of words.
+  constexpr int64_t at(int64_t word_row, int64_t column) const {
+    return word_row * row + column / panel_columns * panel + column % panel_columns;
+  }
+};
+
+/// Element (k, column) of a matrix; of a quantised type the integer, without its scale.
+inline float load_packed(KvDType t, const void* words, const WordOrder& order, int64_t k,
+                         int64_t column) {
   const int64_t n = word_elements(t);
-  const int64_t word = k / n * columns + column;
+  const int64_t word = order.at(k / n, column);
   if (!is_quantised(t)) return load_element(words, element_dtype(t), word * n + k % n);
   const int8_t byte = static_cast<const int8_t*>(words)[4 * word + k % 4];
   if (t == KvDType::int8) return byte;

@@ -58,11 +58,11 @@ class Tiled {
     return t == KvDType::int4 && vectors->takes_stored(t) && rows <= most_vector_rows;
   }
 
-  static Arranged arrange(KvDType t, const void* words, int64_t depth, int64_t columns,
-                          int64_t rows, void* scratch) {
-    if (by_vectors(t, rows)) return {words, t};
+  static BlockWords arrange(KvDType t, const void* words, int64_t depth, int64_t columns,
+                            int64_t rows, void* scratch) {
+    if (by_vectors(t, rows)) return {words, t, WordOrder::rows(columns)};
     return {words_in_tiles(t, words, depth, columns, scratch),
-            t == KvDType::int4 ? KvDType::int8 : t};
+            t == KvDType::int4 ? KvDType::int8 : t, WordOrder::rows(round_up(columns, tile_words))};
   }
 
   static int64_t query_bytes(KvDType t, int64_t head_dim) {
@@ -78,15 +78,15 @@ class Tiled {
     Bf16::prepare(q, head_dim, scale, row);
   }
 
-  static void score(const void* queries, int64_t rows, int64_t head_dim, KvDType t, const void* k,
+  static void score(const void* queries, int64_t rows, int64_t head_dim, const BlockWords& k,
                     Range keys, float* scores, int64_t scores_row, Ahead next) {
     // Keys are of int4 still only where vectors are to multiply them, however many rows see them.
-    if (t == KvDType::int4 || !has_tiles(t)) {
-      return vectors->score(queries, rows, head_dim, t, k, keys, scores, scores_row, next);
+    if (k.type == KvDType::int4 || !has_tiles(k.type)) {
+      return vectors->score(queries, rows, head_dim, k, keys, scores, scores_row, next);
     }
     const auto* q = static_cast<const std::byte*>(queries);
-    const TileWords words{static_cast<const std::byte*>(k), key_block};
-    if (is_quantised(t)) {
+    const TileWords words{static_cast<const std::byte*>(k.words), key_block};
+    if (is_quantised(k.type)) {
       return score_integers<Unit>(q, rows, head_dim, words, keys, scores, scores_row, next);
     }
     score_bf16<Unit>(q, rows, head_dim, words, keys, scores, scores_row, next);

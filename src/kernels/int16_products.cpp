@@ -226,24 +226,24 @@ void Int16PrepareQuery(KvDType t, const float* q, int64_t head_dim, float scale,
   ToIntegers(q, head_dim, scale, static_cast<std::byte*>(prepared));
 }
 
-void Int16Score(const void* queries, int64_t rows, int64_t head_dim, KvDType t, const void* k,
+void Int16Score(const void* queries, int64_t rows, int64_t head_dim, const BlockWords& k,
                 Range keys, float* scores, int64_t scores_row, Ahead next) {
-  if (!is_quantised(t)) {
-    return Score(queries, rows, head_dim, t, k, keys, scores, scores_row, next);
+  if (!is_quantised(k.type)) {
+    return Score(queries, rows, head_dim, k, keys, scores, scores_row, next);
   }
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(F32()));
   const IntegerProduct p{
       .rows = static_cast<const std::byte*>(queries),
       .row_bytes = RowBytes(head_dim),
-      .words = static_cast<const int32_t*>(k),
+      .words = static_cast<const int32_t*>(k.words),
       .begin = 0,
-      .end = ceil_div(head_dim, word_elements(t)),
+      .end = ceil_div(head_dim, word_elements(k.type)),
       .columns = key_block,
       .c = scores,
       .c_row = scores_row,
       .add = false,
   };
-  MultiplyIntegers(t, p, rows, keys.begin / lanes * lanes, round_up(int64_t{keys.end}, lanes),
+  MultiplyIntegers(k.type, p, rows, keys.begin / lanes * lanes, round_up(int64_t{keys.end}, lanes),
                    next);
 }
 

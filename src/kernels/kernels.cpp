@@ -56,6 +56,7 @@ constexpr std::string_view IsaName() {
 const Table* GetTable() {
   static constexpr Table table = {
       .isa = IsaName(),
+      .panels = hn::MaxLanes(F32()) < panel_columns,
       .decode = Decode,
       .encode = Encode,
       .all_finite = AllFinite,

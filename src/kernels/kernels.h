@@ -8,6 +8,7 @@
 #include <span>
 #include <string_view>
 
+#include "core/kv_words.h"
 #include "gqa/dtype.h"
 
 namespace gqa::kernels {
@@ -20,6 +21,7 @@ inline constexpr int64_t stretch_keys = stretch_blocks * key_block;
 /// Rows of values and accumulators are padded to a multiple of this many floats: a whole number of
 /// vectors of any instruction set.
 inline constexpr int64_t row_padding = 16;
+static_assert(panel_columns == row_padding, "vectors lie in one panel");
 
 /// Rows of a register tile of attention.
 inline constexpr int64_t few_rows = 6;
@@ -61,10 +63,11 @@ struct Ahead {
   int64_t far = 0;
 };
 
-/// Words of a cache as the kernels want them, and the type that they are now.
-struct Arranged {
+/// A block of keys or values as the kernels want it.
+struct BlockWords {
   const void* words;
   KvDType type;
+  WordOrder order;
 };
 
 /// Values of a key block, and the weights that rows give them.
@@ -73,6 +76,7 @@ struct WeighedBlock {
   int64_t weights_row;      ///< from one row to the next
   const uint64_t* visible;  ///< [rows]: a bit for each key
   const void* v;            ///< words [key_block][v_head_dim]
+  WordOrder order;          ///< of these
   Range keys;               ///< all that any row sees are among these
   Ahead next;               ///< to be prefetched beside
 };
@@ -122,6 +126,9 @@ struct Table {
   /// What is wanted next is better brought into the second-level cache: where a core has few places
   /// for lines on their way into the first, and memory keeps them for long.
   bool second_level = false;
+  /// Products take words of elements (not integers) in panels, too, and sooner than in rows; other
+  /// tables take rows alone. Caches lie as the best table of a machine wants it.
+  bool panels = false;
 
   // --- codecs: contiguous elements; src and dst may be unaligned for their type ---
 
@@ -140,8 +147,8 @@ struct Table {
   float (*quantise)(const float* x, int64_t n, int32_t largest, int8_t* q);
   /// dst [.][stride] = rows `depth` of words [.][columns], exact, without scales; zeros behind the
   /// last column.
-  void (*unpack)(KvDType t, const void* words, Range depth, int64_t columns, int64_t stride,
-                 float* dst);
+  void (*unpack)(KvDType t, const void* words, const WordOrder& order, Range depth, int64_t columns,
+                 int64_t stride, float* dst);
 
   // --- attention over one key block, `rows` query rows at a time ---
 
@@ -159,17 +166,17 @@ struct Table {
   /// want of so many rows, all that see some of the block: where they lie or, if that is not it, in
   /// scratch, aligned to a cache line: of keys [64 * max(16, depth)] floats, of values
   /// [64 * columns], rounded up to row_padding.
-  Arranged (*arrange)(KvDType t, const void* words, int64_t depth, int64_t columns, int64_t rows,
-                      void* scratch);
+  BlockWords (*arrange)(KvDType t, const void* words, int64_t depth, int64_t columns, int64_t rows,
+                        void* scratch);
   /// Bytes of a prepared query, a whole number of cache lines if t is taken as stored.
   int64_t (*query_bytes)(KvDType t, int64_t head_dim);
   /// prepared [query_bytes] = scale * q [head_dim], for keys of a cache of type t.
   void (*prepare_query)(KvDType t, const float* q, int64_t head_dim, float scale, void* prepared);
-  /// scores [rows][key_block], rows scores_row apart, = queries [rows] (prepared for t, or for a
-  /// type that is not stored) * k [head_dim][key_block], without scales, for keys [begin, end) and
-  /// perhaps some beside them. In f32 each score is one chain of multiply-adds over head_dim,
-  /// whatever else is computed.
-  void (*score)(const void* queries, int64_t rows, int64_t head_dim, KvDType t, const void* k,
+  /// scores [rows][key_block], rows scores_row apart, = queries [rows] (prepared for the type of
+  /// the words k [head_dim][key_block], or for a type that is not stored) * k, without scales, for
+  /// keys [begin, end) and perhaps some beside them. In f32 each score is one chain of
+  /// multiply-adds over head_dim, whatever else is computed.
+  void (*score)(const void* queries, int64_t rows, int64_t head_dim, const BlockWords& k,
                 Range keys, float* scores, int64_t scores_row, Ahead next);
   /// Blocks of a stretch, 1 or stretch_blocks: more spread what a row costs however few keys it
   /// has, but all keys of a stretch are read before its values, and not what lies one behind the

@@ -5,16 +5,17 @@ namespace gqa::kernels::HWY_NAMESPACE {
 
 // As in kernels.h.
 bool TakesStored(KvDType t);
-Arranged Arrange(KvDType t, const void* words, int64_t depth, int64_t columns, int64_t rows,
-                 void* scratch);
+BlockWords Arrange(KvDType t, const void* words, int64_t depth, int64_t columns, int64_t rows,
+                   void* scratch);
 int64_t QueryBytes(KvDType t, int64_t head_dim);
 void PrepareQuery(KvDType t, const float* q, int64_t head_dim, float scale, void* prepared);
-void Score(const void* queries, int64_t rows, int64_t head_dim, KvDType t, const void* k,
-           Range keys, float* scores, int64_t scores_row, Ahead next);
+void Score(const void* queries, int64_t rows, int64_t head_dim, const BlockWords& k, Range keys,
+           float* scores, int64_t scores_row, Ahead next);
 void Accumulate(std::span<const WeighedBlock> blocks, int64_t rows, KvDType t, int64_t v_head_dim,
                 float* acc, int64_t acc_row);
 void EndRun();
-void Unpack(KvDType t, const void* words, Range depth, int64_t columns, int64_t stride, float* dst);
+void Unpack(KvDType t, const void* words, const WordOrder& order, Range depth, int64_t columns,
+            int64_t stride, float* dst);
 
 }  // namespace gqa::kernels::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();

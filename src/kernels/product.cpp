@@ -2,6 +2,7 @@
 // (core/kv_words.h). In a file of their own since they take long to compile.
 #include <numeric>
 
+#include "core/checked.h"
 #include "core/kv_words.h"
 #include "kernels/ahead.h"
 
@@ -22,17 +23,37 @@ namespace gqa::kernels::HWY_NAMESPACE {
 /// Rows of a register tile, at most.
 inline constexpr int kRows = few_rows;
 
+/// Words from the first vector of columns of a tile, at the beginning of a panel, to the others.
+/// Three of them may begin in its middle, if two are a panel. Vectors that are whole panels have
+/// words in rows.
+template <int V>
+class VectorsAt {
+ public:
+  VectorsAt(const WordOrder& order, int64_t column)
+      : panel_(order.panel), second_(column % panel_columns == 0 ? kLanes : order.panel - kLanes) {}
+
+  HWY_INLINE int64_t operator[](int j) const {
+    if constexpr (kLanes == panel_columns) return j * kLanes;
+    if (V == 3 && j == 1) return second_;
+    return j * kLanes / panel_columns * panel_ + j * kLanes % panel_columns;
+  }
+
+ private:
+  static constexpr int64_t kLanes = hn::MaxLanes(F32());
+  static_assert(V != 3 || kLanes >= panel_columns / 2);
+  int64_t panel_, second_;
+};
+
 /// Elements [E, until) of the words at `word`, V vectors of them, times those of R rows.
 template <int E, int R, int V, class W>
 HWY_INLINE void TileStep(const float* a, int64_t a_row, int from, int until, const W& b,
-                         int64_t word, VF (&sum)[R][V]) {
+                         const VectorsAt<V>& at, int64_t word, VF (&sum)[R][V]) {
   if constexpr (E < word_elements(W::kType)) {
     if (E >= from && E < until) {
       const F32 d;
-      const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
       VF column[V];
       HWY_UNROLL(8)
-      for (int j = 0; j < V; ++j) column[j] = b.template Get<E>(d, word + j * lanes);
+      for (int j = 0; j < V; ++j) column[j] = b.template Get<E>(d, word + at[j]);
       HWY_UNROLL(8)
       for (int r = 0; r < R; ++r) {
         const VF x = hn::Set(d, a[r * a_row + E]);
@@ -40,7 +61,7 @@ HWY_INLINE void TileStep(const float* a, int64_t a_row, int from, int until, con
         for (int j = 0; j < V; ++j) sum[r][j] = hn::MulAdd(x, column[j], sum[r][j]);
       }
     }
-    TileStep<E + 1>(a, a_row, from, until, b, word, sum);
+    TileStep<E + 1>(a, a_row, from, until, b, at, word, sum);
   }
 }
 
@@ -48,7 +69,7 @@ HWY_INLINE void TileStep(const float* a, int64_t a_row, int from, int until, con
 /// [depth.begin, depth.end) of it.
 struct Layout {
   int64_t a_row;    ///< from one row of A to the next
-  int64_t columns;  ///< words of B from one row of them to the next
+  WordOrder order;  ///< of B
   Range depth;
   float* c;
   int64_t c_row;
@@ -79,6 +100,7 @@ HWY_INLINE void ProductTile(const float* a, const W& b, const Layout& l, int64_t
   constexpr int kElements = static_cast<int>(word_elements(W::kType));
   const F32 d;
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+  const VectorsAt<V> at(l.order, column);
   VF sum[R][V];
   HWY_UNROLL(8)
   for (int r = 0; r < R; ++r) {
@@ -92,12 +114,12 @@ HWY_INLINE void ProductTile(const float* a, const W& b, const Layout& l, int64_t
   if (kElements > 1 && k % kElements != 0) {
     const int word = k / kElements;
     const int end = l.depth.end - word * kElements;
-    TileStep<0>(a + word * kElements, l.a_row, k % kElements, end, b, word * l.columns + column,
+    TileStep<0>(a + word * kElements, l.a_row, k % kElements, end, b, at, l.order.at(word, column),
                 sum);
     k = (word + 1) * kElements;
   }
   const float* x = a + k;
-  int64_t word = k / kElements * l.columns + column;
+  int64_t word = l.order.at(k / kElements, column);
   ahead.begin_pass();
   using Step = AskingStep<V, W>;
   constexpr int kStep = Step::kWords * kElements;
@@ -107,21 +129,21 @@ HWY_INLINE void ProductTile(const float* a, const W& b, const Layout& l, int64_t
       Step::Ask(next, ahead);
       HWY_UNROLL(8)
       for (int w = 0; w < Step::kWords; ++w) {
-        TileStep<0>(x, l.a_row, 0, kElements, b, word, sum);
+        TileStep<0>(x, l.a_row, 0, kElements, b, at, word, sum);
         x += kElements;
-        word += l.columns;
+        word += l.order.row;
       }
     }
     ahead.skip(n * Step::kBytes);
     k += static_cast<int>(n) * kStep;
   }
   for (; k + kElements <= l.depth.end; k += kElements) {
-    TileStep<0>(x, l.a_row, 0, kElements, b, word, sum);
+    TileStep<0>(x, l.a_row, 0, kElements, b, at, word, sum);
     x += kElements;
-    word += l.columns;
+    word += l.order.row;
   }
   if (kElements > 1 && k < l.depth.end) {
-    TileStep<0>(a + k, l.a_row, 0, l.depth.end - k, b, k / kElements * l.columns + column, sum);
+    TileStep<0>(a + k, l.a_row, 0, l.depth.end - k, b, at, l.order.at(k / kElements, column), sum);
   }
   HWY_UNROLL(8)
   for (int r = 0; r < R; ++r) {
@@ -133,12 +155,12 @@ HWY_INLINE void ProductTile(const float* a, const W& b, const Layout& l, int64_t
 /// Vectors of columns of a register tile of r rows. With 32 registers, 6 rows x 4 vectors of
 /// accumulators leave room for the 4 vectors of keys or values and a broadcast; with 16, 6 x 2 do.
 /// Few rows have more: a multiply-add waits some cycles for the last one of its chain, so that it
-/// takes 8 chains. Of one row all keys of a block go at once, if vectors are not too short, and
-/// their words are read one behind the other, as processors expect.
+/// takes 8 chains. Of one row all keys of a block go at once, if vectors are not too short: a row of
+/// words is read whole, or panels side by side, which processors follow.
 constexpr int VectorsOf(int r) {
   if (r == 1) return 8;
   if (r == 2) return kManyRegisters ? 8 : 4;
-  if (r == 3) return kManyRegisters ? 4 : 3;
+  if (r == 3) return hn::MaxLanes(F32()) == 8 ? 3 : 4;
   return kManyRegisters ? 4 : 2;
 }
 
@@ -155,7 +177,8 @@ HWY_INLINE void ProductColumns(const float* a, const W& b, const Layout& l, int6
     ProductTile<R, V>(a, b, l, column, c + column, ahead);
   }
   if constexpr (V > 1) {
-    constexpr int kFewer = V > 4 ? V / 2 : V - 1;
+    // Short vectors are a panel by the fours.
+    constexpr int kFewer = V > 4 || hn::MaxLanes(F32()) < 8 ? V / 2 : V - 1;
     if (column < end) ProductColumns<R, kFewer>(a, b, l, column, end, c, ahead);
   }
 }
@@ -211,8 +234,8 @@ HWY_NOINLINE void Product(const float* a, int64_t rows, const W& b, const Layout
 }
 
 bool TakesStored(KvDType) { return false; }
-Arranged Arrange(KvDType t, const void* words, int64_t, int64_t, int64_t, void*) {
-  return {words, t};
+BlockWords Arrange(KvDType t, const void* words, int64_t, int64_t columns, int64_t, void*) {
+  return {words, t, WordOrder::rows(columns)};
 }
 void EndRun() {}
 
@@ -226,20 +249,20 @@ void PrepareQuery(KvDType, const float* q, int64_t head_dim, float scale, void* 
   for (int64_t d = 0; d < head_dim; ++d) scaled[d] = scale * q[d];
 }
 
-void Score(const void* queries, int64_t rows, int64_t head_dim, KvDType t, const void* k,
-           Range keys, float* scores, int64_t scores_row, Ahead next) {
-  const int64_t lanes = static_cast<int64_t>(hn::Lanes(F32()));
+void Score(const void* queries, int64_t rows, int64_t head_dim, const BlockWords& k, Range keys,
+           float* scores, int64_t scores_row, Ahead next) {
   const Layout layout{
       .a_row = head_dim,
-      .columns = key_block,
+      .order = k.order,
       .depth = {0, static_cast<int32_t>(head_dim)},
       .c = scores,
       .c_row = scores_row,
       .add = false,
   };
-  WithWords(t, k, [&](const auto& words) HWY_ATTR {
-    Product(static_cast<const float*>(queries), rows, words, layout, keys.begin / lanes * lanes,
-            (keys.end + lanes - 1) / lanes * lanes, next);
+  WithWords(k.type, k.words, [&](const auto& words) HWY_ATTR {
+    Product(static_cast<const float*>(queries), rows, words, layout,
+            keys.begin / panel_columns * panel_columns, round_up(int64_t{keys.end}, panel_columns),
+            next);
   });
 }
 
@@ -248,7 +271,7 @@ void Accumulate(std::span<const WeighedBlock> blocks, int64_t rows, KvDType t, i
   for (const WeighedBlock& block : blocks) {
     const Layout layout{
         .a_row = block.weights_row,
-        .columns = v_head_dim,
+        .order = block.order,
         .depth = block.keys,
         .c = acc,
         .c_row = acc_row,
@@ -271,8 +294,8 @@ HWY_INLINE void UnpackWord(const W& words, int64_t word, float* dst, int64_t str
   }
 }
 
-void Unpack(KvDType t, const void* words, Range depth, int64_t columns, int64_t stride,
-            float* dst) {
+void Unpack(KvDType t, const void* words, const WordOrder& order, Range depth, int64_t columns,
+            int64_t stride, float* dst) {
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(F32()));
   const int64_t whole = columns / lanes * lanes;
   WithWords(t, words, [&](const auto& typed) HWY_ATTR {
@@ -282,14 +305,13 @@ void Unpack(KvDType t, const void* words, Range depth, int64_t columns, int64_t 
       const int from = depth.begin > k ? depth.begin - k : 0;
       const int until = depth.end - k < kElements ? depth.end - k : kElements;
       for (int64_t c = 0; c < whole; c += lanes) {
-        UnpackWord<0>(typed, k / kElements * columns + c, dst + k * stride + c, stride, from,
-                      until);
+        UnpackWord<0>(typed, order.at(k / kElements, c), dst + k * stride + c, stride, from, until);
       }
     }
   });
   for (int64_t k = depth.begin; k < depth.end; ++k) {
     float* row = dst + k * stride;
-    for (int64_t c = whole; c < columns; ++c) row[c] = load_packed(t, words, columns, k, c);
+    for (int64_t c = whole; c < columns; ++c) row[c] = load_packed(t, words, order, k, c);
     for (int64_t c = columns; c < stride; ++c) row[c] = 0.0f;
   }
 }

@@ -76,7 +76,8 @@ inline void add_not_finite(const WeighedBlock& block, int64_t row, int64_t n,
                            int64_t acc_row) {
   for (int64_t s = 0; s < key_block; ++s) {
     for (int64_t c = begin; c < end; ++c) {
-      const float value = load_packed(KvDType::bf16, words.data, words.columns, s, c);
+      const float value =
+          load_packed(KvDType::bf16, words.data, WordOrder::rows(words.columns), s, c);
       if (std::isfinite(value)) continue;
       for (int64_t r = row; r < row + n; ++r) {
         if ((block.visible[r] >> s & 1) == 0) continue;

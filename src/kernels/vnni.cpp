@@ -210,14 +210,14 @@ void prepare_query(KvDType t, const float* q, int64_t head_dim, float scale, voi
   split(q, head_dim, scale, static_cast<std::byte*>(prepared));
 }
 
-void score(const void* queries, int64_t rows, int64_t head_dim, KvDType t, const void* k,
-           Range keys, float* scores, int64_t scores_row, Ahead next) {
-  if (!is_quantised(t)) {
-    return avx512->score(queries, rows, head_dim, t, k, keys, scores, scores_row, next);
+void score(const void* queries, int64_t rows, int64_t head_dim, const BlockWords& k, Range keys,
+           float* scores, int64_t scores_row, Ahead next) {
+  if (!is_quantised(k.type)) {
+    return avx512->score(queries, rows, head_dim, k, keys, scores, scores_row, next);
   }
-  const int64_t words = ceil_div(head_dim, word_elements(t));
+  const int64_t words = ceil_div(head_dim, word_elements(k.type));
   const int64_t begin = keys.begin / 16 * 16, end = round_up(int64_t{keys.end}, 16);
-  Part part{static_cast<const std::byte*>(queries), static_cast<const int32_t*>(k), 0, words,
+  Part part{static_cast<const std::byte*>(queries), static_cast<const int32_t*>(k.words), 0, words,
             AheadLines(next, steps(words, end - begin))};
   const Product p{
       .parts = std::span(&part, 1),
@@ -228,7 +228,7 @@ void score(const void* queries, int64_t rows, int64_t head_dim, KvDType t, const
       .c_row = scores_row,
       .add = false,
   };
-  multiply(t, p, rows, begin, end);
+  multiply(k.type, p, rows, begin, end);
 }
 
 void accumulate(std::span<const WeighedBlock> blocks, int64_t rows, KvDType t, int64_t v_head_dim,

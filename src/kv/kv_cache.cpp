@@ -143,6 +143,7 @@ KvCache::KvCache(KvShape shape, int64_t max_pages) {
     layer.head_dim = s.head_dim;
     layer.v_head_dim = s.v_head_dim;
     layer.dtype = s.dtype;
+    layer.in_panels = kernels::tables().front()->panels && !is_quantised(s.dtype);
     layer.pool = &impl_->store.pool(s.page_bytes(i) / heads, heads);
     impl_->empty.layers.push_back(std::move(layer));
   }

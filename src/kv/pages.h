@@ -21,9 +21,9 @@ static_assert(KvCache::page_size == kernels::key_block, "a page is one key block
 /// head lie one behind the other (SlabMemory), and that is how a thread reads them. Readers ask for
 /// a logical block and never learn where it lies, nor with whom it is shared.
 ///
-/// Both are stored in words (core/kv_words.h). Of a quantised type, each of the two lies behind
-/// scales [page_size] f32, one per token: contiguous, since a block of scores, or the weights of
-/// its values, are multiplied by them instead of what is decoded.
+/// Both are stored in words (core/kv_words.h), in rows or in panels. Of a quantised type, each of
+/// the two lies behind scales [page_size] f32, one per token: contiguous, since a block of scores,
+/// or the weights of its values, are multiplied by them instead of what is decoded.
 ///
 /// The end of a page that holds no token yet is zeros, or what a truncated or copied token left:
 /// any bits, NaN among them. That is enough: the score of a key is a sum over that key's column
@@ -36,6 +36,7 @@ struct KvLayer {
   int64_t head_dim = 0;
   int64_t v_head_dim = 0;
   KvDType dtype = KvDType::f32;
+  bool in_panels = false;  ///< as the kernels of this machine want it
   PagePool* pool = nullptr;
   int64_t len = 0;  ///< tokens, released ones counted
   /// Changes whenever the sequence does anything but grow: of any two layers, in whatever cache and
@@ -70,6 +71,8 @@ struct KvLayer {
   std::byte* values(int64_t block, int64_t head) const {
     return value_part(block, head).data() + scale_bytes();
   }
+  WordOrder key_order() const { return order(head_dim, KvCache::page_size); }
+  WordOrder value_order() const { return order(KvCache::page_size, v_head_dim); }
   /// Scales [page_size] of those keys; only of a quantised type.
   float* key_scales(int64_t block, int64_t head) const {
     return reinterpret_cast<float*>(key_part(block, head).data());
@@ -80,6 +83,9 @@ struct KvLayer {
   }
 
  private:
+  WordOrder order(int64_t depth, int64_t columns) const {
+    return in_panels ? WordOrder::panels(dtype, depth, columns) : WordOrder::rows(columns);
+  }
   int64_t scale_bytes() const {
     return is_quantised(dtype) ? KvCache::page_size * static_cast<int64_t>(sizeof(float)) : 0;
   }

@@ -21,18 +21,18 @@ struct Piece {
 };
 
 /// Writes elements of the type that `t` packs (a byte each for integers) to their places in words
-/// [.][columns]: `put(k, column, element)`.
+/// of some order: `put(k, column, element)`.
 class Packer {
  public:
-  Packer(KvDType t, void* words, int64_t columns)
+  Packer(KvDType t, void* words, const WordOrder& order)
       : type_(t),
         words_(words),
-        columns_(columns),
+        order_(order),
         shift_(std::countr_zero(static_cast<uint64_t>(word_elements(t)))) {}
 
   template <typename Element>
   void put(int64_t k, int64_t column, Element element) const {
-    const int64_t word = (k >> shift_) * columns_ + column;
+    const int64_t word = order_.at(k >> shift_, column);
     const int64_t e = k - (k >> shift_ << shift_);
     if (type_ != KvDType::int4) {
       static_cast<Element*>(words_)[(word << shift_) + e] = element;
@@ -46,7 +46,7 @@ class Packer {
  private:
   KvDType type_;
   void* words_;
-  int64_t columns_;
+  WordOrder order_;
   int shift_;  ///< a word holds 2^shift_ elements
 };
 
@@ -66,7 +66,7 @@ class Writer {
 
   void write_keys(const AnyView<3>& k, const Piece& piece, int64_t head) const {
     encode_rows(k, piece, head, layer_.key_scales(piece.block, head));
-    const Packer packer(layer_.dtype, layer_.keys(piece.block, head), page_size);
+    const Packer packer(layer_.dtype, layer_.keys(piece.block, head), layer_.key_order());
     const int64_t dim = layer_.head_dim;
     with_elements([&](const auto* rows) {
       for (int64_t d = 0; d < dim; ++d) {
@@ -78,7 +78,7 @@ class Writer {
   void write_values(const AnyView<3>& v, const Piece& piece, int64_t head) const {
     encode_rows(v, piece, head, layer_.value_scales(piece.block, head));
     const int64_t dim = layer_.v_head_dim;
-    const Packer packer(layer_.dtype, layer_.values(piece.block, head), dim);
+    const Packer packer(layer_.dtype, layer_.values(piece.block, head), layer_.value_order());
     with_elements([&](const auto* rows) {
       for (int64_t t = 0; t < piece.n; ++t) {
         for (int64_t d = 0; d < dim; ++d) packer.put(piece.slot + t, d, rows[t * dim + d]);
@@ -177,11 +177,11 @@ void read_tokens(const KvLayer& layer, int64_t begin, int64_t n, float* k, float
       const float v_scale = scaled ? layer.value_scales(block, head)[slot] : 1.0f;
       const std::byte* keys = layer.keys(block, head);
       for (int64_t d = 0; d < layer.head_dim; ++d) {
-        *k++ = k_scale * load_packed(layer.dtype, keys, page_size, d, slot);
+        *k++ = k_scale * load_packed(layer.dtype, keys, layer.key_order(), d, slot);
       }
       const std::byte* values = layer.values(block, head);
       for (int64_t d = 0; d < layer.v_head_dim; ++d) {
-        *v++ = v_scale * load_packed(layer.dtype, values, layer.v_head_dim, slot, d);
+        *v++ = v_scale * load_packed(layer.dtype, values, layer.value_order(), slot, d);
       }
     }
   }

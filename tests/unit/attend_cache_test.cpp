@@ -189,7 +189,8 @@ TEST_P(Isa, NanReachesTheRowsThatSeeItAndNoOthers) {
     const int64_t bad = test::pick<int64_t>(random, {0, 5, 37, 63, 64, 120, 199});
     const int64_t kv_head = draw(random, 0, 1);
     const bool value = draw(random, 0, 1) != 0;
-    (value ? p.v : p.k).set({0, bad, kv_head, 7}, nan);
+    const int64_t element = draw(random, 0, (value ? s.v_head_dim : s.head_dim) - 1);
+    (value ? p.v : p.k).set({0, bad, kv_head, element}, nan);
     const KvCache cache = cache_of(context, p, t);
     p.item.kv = cache.view(0, 0);
     attend(context, std::span(&p.item, 1), o.options);
@@ -201,11 +202,35 @@ TEST_P(Isa, NanReachesTheRowsThatSeeItAndNoOthers) {
                              test::is_selected(p.item, q, kv_head, bad);
         for (int64_t d = 0; d < s.v_head_dim; ++d) {
           const float got = p.out.get({q, h, d});
-          ASSERT_TRUE(touched && (!value || is_quantised(t) || d == 7)
+          ASSERT_TRUE(touched && (!value || is_quantised(t) || d == element)
                           ? std::isnan(got)
                           : got == clean.get({q, h, d}))
               << kv_dtype_name(t) << ", " << q << " " << h << " " << d << " bad " << bad << ", "
               << test::describe(s, o, p.item);
+        }
+      }
+    }
+  }
+}
+
+/// The same of each element of a value at the edge of a mask, wherever a cache keeps it.
+TEST_P(Isa, NanOfAnyElementReachesTheRowsThatSeeItAndNoOthers) {
+  Context context({.threads = 1, .isa = GetParam()});
+  Random random(27);
+  for (const KvDType t : {KvDType::f32, KvDType::f16, KvDType::bf16}) {
+    for (int64_t element = 3; element < 48; element += 14) {
+      const Sizes s{48, 2, 1, 16, 48, 48};
+      const int64_t bad = 33;  // some rows that go together see it, some not
+      Problem p;
+      fill_dense(random, p, s);
+      p.v.set({0, bad, 0, element}, std::numeric_limits<float>::quiet_NaN());
+      const KvCache cache = cache_of(context, p, t);
+      const AttendItem item{.q = p.q.view(), .kv = cache.view(0, 0), .out = p.out.mut()};
+      attend(context, std::span(&item, 1));
+      for (int64_t q = 0; q < s.q_len; ++q) {
+        for (int64_t d = 0; d < s.v_head_dim; ++d) {
+          ASSERT_EQ(std::isnan(p.out.get({q, 1, d})), q >= bad && d == element)
+              << kv_dtype_name(t) << ", " << q << " " << d;
         }
       }
     }

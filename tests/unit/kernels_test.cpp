@@ -100,18 +100,20 @@ TEST_P(Isa, UnpacksWordsAsTheOneElementCodeDoes) {
   for (std::byte& b : memory) b = static_cast<std::byte>(random());
   for (const KvDType t : kv_types) {
     for (int round = 0; round < 300; ++round) {
-      const auto columns = static_cast<int64_t>(random() % 70);
+      const bool panels = GetParam()->panels && round % 2 == 1;
+      const auto columns = static_cast<int64_t>(panels ? 16 * (random() % 5) : random() % 70);
+      const WordOrder order = panels ? WordOrder::panels(t, 60, columns) : WordOrder::rows(columns);
       const int64_t stride = columns + static_cast<int64_t>(random() % 17);
       const auto begin = static_cast<int32_t>(random() % 30);
       const auto end = begin + static_cast<int32_t>(random() % 30);
       std::vector<float> out(static_cast<size_t>(60 * stride + 1), 77.0f);
-      GetParam()->unpack(t, memory.data(), {begin, end}, columns, stride, out.data());
+      GetParam()->unpack(t, memory.data(), order, {begin, end}, columns, stride, out.data());
       for (int64_t k = 0; k < 60; ++k) {
         for (int64_t c = 0; c < stride; ++c) {
           const bool written = k >= begin && k < end;
           const float expected = !written       ? 77.0f
                                  : c >= columns ? 0.0f
-                                                : load_packed(t, memory.data(), columns, k, c);
+                                                : load_packed(t, memory.data(), order, k, c);
           const float got = out[static_cast<size_t>(k * stride + c)];
           ASSERT_TRUE(got == expected || (std::isnan(got) && std::isnan(expected)))
               << kv_dtype_name(t) << " " << k << " " << c << " of " << columns;
@@ -126,16 +128,24 @@ TEST(KvWords, HoldNeighboursInDepthSideBySide) {
   std::vector<uint8_t> bytes(512);
   for (size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<uint8_t>(i * 7);
   const auto* words = bytes.data();
+  const auto five = WordOrder::rows(5);
   // 5 columns: element (9, 3) of int8 is byte 1 of word 2 * 5 + 3; of int4 it is the low nibble of
   // byte 1 of word 1 * 5 + 3, and (13, 3) its high nibble.
-  EXPECT_EQ(load_packed(KvDType::int8, words, 5, 9, 3), static_cast<int8_t>(bytes[4 * 13 + 1]));
-  EXPECT_EQ(load_packed(KvDType::int4, words, 5, 9, 3),
+  EXPECT_EQ(load_packed(KvDType::int8, words, five, 9, 3), static_cast<int8_t>(bytes[4 * 13 + 1]));
+  EXPECT_EQ(load_packed(KvDType::int4, words, five, 9, 3),
             static_cast<int8_t>(bytes[4 * 8 + 1] << 4) >> 4);
-  EXPECT_EQ(load_packed(KvDType::int4, words, 5, 13, 3),
+  EXPECT_EQ(load_packed(KvDType::int4, words, five, 13, 3),
             static_cast<int8_t>(bytes[4 * 8 + 1]) >> 4);
-  EXPECT_EQ(load_packed(KvDType::bf16, words, 5, 9, 3),
+  EXPECT_EQ(load_packed(KvDType::bf16, words, five, 9, 3),
             load_element(words, DType::bf16, 2 * 23 + 1));
-  EXPECT_EQ(load_packed(KvDType::f16, words, 5, 9, 3), load_element(words, DType::f16, 48));
+  EXPECT_EQ(load_packed(KvDType::f16, words, five, 9, 3), load_element(words, DType::f16, 48));
+  // Panels of 16 columns one behind the other; 9 deep, that is 3 rows of words of int8.
+  const auto panels = WordOrder::panels(KvDType::int8, 9, 48);
+  EXPECT_EQ(load_packed(KvDType::int8, words, panels, 6, 35),
+            static_cast<int8_t>(bytes[4 * (2 * 3 * 16 + 1 * 16 + 3) + 2]));
+  // Columns that are no whole panels lie in rows.
+  EXPECT_EQ(load_packed(KvDType::int8, words, WordOrder::panels(KvDType::int8, 9, 5), 9, 3),
+            static_cast<int8_t>(bytes[4 * 13 + 1]));
   EXPECT_EQ(words_bytes(KvDType::int4, 9, 5), 2 * 5 * 4);
   EXPECT_EQ(words_bytes(KvDType::f16, 9, 5), 9 * 5 * 2);
 }

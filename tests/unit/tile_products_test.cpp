@@ -87,20 +87,25 @@ void expect_whole_sums(const Table& table, Random& random) {
       std::vector<float> scores(size);
       const std::vector<float> weights = weights_of_one(t, rows);
       const auto keys = table.arrange(t, k.data(), dim, key_block, rows, scratch.data());
-      table.score(queries.data(), rows, dim, keys.type, keys.words, {0, key_block}, scores.data(),
-                  key_block, {});
+      table.score(queries.data(), rows, dim, keys, {0, key_block}, scores.data(), key_block, {});
       const std::vector<uint64_t> visible(static_cast<size_t>(rows), ~uint64_t{0});
       const int64_t stride = (dim + 15) / 16 * 16;
       std::vector<float> acc(static_cast<size_t>(rows * stride), 1.0f);
       const auto values = table.arrange(t, v.data(), key_block, dim, rows, v_scratch.data());
-      const WeighedBlock block{weights.data(), stretch_keys,   visible.data(),
-                               values.words,   {0, key_block}, {}};
+      const WeighedBlock block{weights.data(),
+                               stretch_keys,
+                               visible.data(),
+                               values.words,
+                               values.order,
+                               {0, key_block},
+                               {}};
       table.accumulate(std::span(&block, 1), rows, values.type, dim, acc.data(), stride);
       table.end_run();
       // But for the scale of a row, which rounds.
       for (int64_t s = 0; s < key_block; ++s) {
         float sum = 0;
-        for (int64_t d = 0; d < dim; ++d) sum += load_packed(t, k.data(), key_block, d, s);
+        for (int64_t d = 0; d < dim; ++d)
+          sum += load_packed(t, k.data(), WordOrder::rows(key_block), d, s);
         for (int64_t r = 0; r < rows; ++r) {
           const float got = scores[static_cast<size_t>(r * key_block + s)];
           ASSERT_NEAR(got, 0.5f * sum, 1e-6f * 127 * 130) << r << " of " << rows << ", " << dim;
@@ -109,7 +114,7 @@ void expect_whole_sums(const Table& table, Random& random) {
       for (int64_t d = 0; d < stride; ++d) {
         float sum = 1;
         for (int64_t s = 0; s < key_block && d < dim; ++s)
-          sum += load_packed(t, v.data(), dim, s, d);
+          sum += load_packed(t, v.data(), WordOrder::rows(dim), s, d);
         for (int64_t r = 0; r < rows; ++r) {
           const float got = acc[static_cast<size_t>(r * stride + d)];
           ASSERT_NEAR(got, sum, 1e-6f * 127 * 64) << r << " of " << rows << ", " << dim;
@@ -157,8 +162,7 @@ TEST(StoredProducts, LongRowsDoNotOverflow) {
         const std::vector<std::byte> k = largest_keys(t, dim);
         std::vector<float> scratch(static_cast<size_t>(64 * (dim + 16))), scores(key_block);
         const auto keys = table->arrange(t, k.data(), dim, key_block, 1, scratch.data());
-        table->score(query.data(), 1, dim, keys.type, keys.words, {0, key_block}, scores.data(),
-                     key_block, {});
+        table->score(query.data(), 1, dim, keys, {0, key_block}, scores.data(), key_block, {});
         table->end_run();
         const float sum = -0.5f * static_cast<float>(dim * largest_int(t));
         for (const float score : scores) {
@@ -208,11 +212,15 @@ TEST_F(Tiles, IntegerTilesGiveTheBitsOfVnni) {
       std::vector<float> scores(static_cast<size_t>(rows * key_block));
       std::vector<float> acc(static_cast<size_t>(rows * acc_row), 0.25f);
       const auto keys = table->arrange(t, k.data(), dim, key_block, rows, scratch.data());
-      table->score(queries.data(), rows, dim, keys.type, keys.words, {0, key_block}, scores.data(),
-                   key_block, {});
+      table->score(queries.data(), rows, dim, keys, {0, key_block}, scores.data(), key_block, {});
       const auto values = table->arrange(t, v.data(), key_block, dim, rows, scratch.data());
-      const WeighedBlock block{weights.data(), stretch_keys,   visible.data(),
-                               values.words,   {0, key_block}, {}};
+      const WeighedBlock block{weights.data(),
+                               stretch_keys,
+                               visible.data(),
+                               values.words,
+                               values.order,
+                               {0, key_block},
+                               {}};
       table->accumulate(std::span(&block, 1), rows, values.type, dim, acc.data(), acc_row);
       table->end_run();
       results.push_back(scores);
