@@ -9,8 +9,9 @@ A mutant may say
   needs   which instructions a processor must have for the broken code to run at all, by their name in /proc/cpuinfo.
           Elsewhere the mutant is left out, and the summary says so.
 
-A run tries one of SHARES mutants of the table. The commit that is checked out says which, so that commit after commit
-all have their turn; GQA_MUTANTS=all has all of them tried, and so has a tree without git.
+A run tries one of SHARES mutants of the table, and begins none when PATIENCE is over. The commit that is checked out
+says which and in which order, so that commit after commit all have their turn; GQA_MUTANTS=all has all of them tried,
+and so has a tree without git.
 
 Usage: run.py TABLE.json FOLDER [words of the mutants' `why` ...]      words: those mutants, whosever turn it is
 FOLDER holds copies of the tree, which tables share, and in said/ the summary of each table, for `./dev test` to print.
@@ -25,10 +26,12 @@ import platform
 import shutil
 import subprocess
 import sys
+import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 COPIED = ["CMakeLists.txt", "CMakePresets.json", "include", "src", "cli", "examples", "tests"]
 SHARES = 4
+PATIENCE = 240  # seconds, from the first mutant on
 
 
 def run(*command, **options):
@@ -135,12 +138,15 @@ def check(table):
 
 
 def its_turn(mutants):
-    """Those to be tried, and why these."""
+    """Those to be tried, why these, and for how long."""
     head = run("git", "-C", ROOT, "rev-parse", "HEAD")
     if os.environ.get("GQA_MUTANTS") == "all" or head.returncode != 0:
-        return mutants, "all"
-    turn = int(head.stdout.strip()[:8], 16) % SHARES
-    return mutants[turn::SHARES], f"1 of {SHARES}, as commit {head.stdout[:8]} says; GQA_MUTANTS=all tries all"
+        return mutants, "all", float("inf")
+    order, turn = divmod(int(head.stdout.strip()[:8], 16), SHARES)
+    chosen = mutants[turn::SHARES]
+    first = order % max(1, len(chosen))
+    share = f"1 of {SHARES}, as commit {head.stdout[:8]} says; GQA_MUTANTS=all tries all"
+    return chosen[first:] + chosen[:first], share, PATIENCE
 
 
 def tests_of(mutant, table):
@@ -157,9 +163,9 @@ def main(path, folder, *words):
     possible = [mutant for mutant in table["mutants"] if set(mutant.get("needs", "").split()) <= have]
     if words:
         chosen = [mutant for mutant in possible if any(word in mutant["why"] for word in words)]
-        share = "those asked for"
+        share, patience = "those asked for", float("inf")
     else:
-        chosen, share = its_turn(possible)
+        chosen, share, patience = its_turn(possible)
 
     workshop = Workshop(folder)
     sound = set()
@@ -175,8 +181,13 @@ def main(path, folder, *words):
             sound.add(test)
 
     demand_sound({tests_of(mutant, table)[0] for mutant in chosen})
-    survivors, noticing = 0, set()
+    survivors, noticing, tried = 0, set(), 0
+    until = time.monotonic() + patience
     for mutant in chosen:
+        if time.monotonic() > until:
+            share += f"; no time for {len(chosen) - tried} more"
+            break
+        tried += 1
         tests = tests_of(mutant, table)
         test, what = workshop.try_mutant(mutant, tests)
         if test is None:
@@ -188,7 +199,7 @@ def main(path, folder, *words):
         print(f"noticed   {mutant['why']}  ({what}{late})", flush=True)
     demand_sound(noticing)
 
-    summary = f"{path.stem}: {len(chosen)} of {len(table['mutants'])} mutants tried ({share}), {survivors} survived"
+    summary = f"{path.stem}: {tried} of {len(table['mutants'])} mutants tried ({share}), {survivors} survived"
     if left_out := [mutant for mutant in table["mutants"] if mutant not in possible]:
         missing = sorted({name for mutant in left_out for name in mutant["needs"].split()} - have)
         summary += f"\n{path.stem}: {len(left_out)} mutants LEFT OUT, NOT TESTED: this processor lacks {', '.join(missing)}"
