@@ -19,8 +19,10 @@
 //
 #include "kernels/bf16-inl.h"
 #include "kernels/weights-inl.h"
+#include "kernels/words-inl.h"
 //
 #include "kernels/codec-inl.h"
+#include "kernels/unpack-inl.h"
 //
 #include "kernels/attention-inl.h"
 #include "kernels/gradient-inl.h"

@@ -14,8 +14,6 @@ void Score(const void* queries, int64_t rows, int64_t head_dim, const BlockWords
 void Accumulate(std::span<const WeighedBlock> blocks, int64_t rows, KvDType t, int64_t v_head_dim,
                 float* acc, int64_t acc_row);
 void EndRun();
-void Unpack(KvDType t, const void* words, const WordOrder& order, Range depth, int64_t columns,
-            int64_t stride, float* dst);
 
 }  // namespace gqa::kernels::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();

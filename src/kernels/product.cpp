@@ -155,8 +155,8 @@ HWY_INLINE void ProductTile(const float* a, const W& b, const Layout& l, int64_t
 /// Vectors of columns of a register tile of r rows. With 32 registers, 6 rows x 4 vectors of
 /// accumulators leave room for the 4 vectors of keys or values and a broadcast; with 16, 6 x 2 do.
 /// Few rows have more: a multiply-add waits some cycles for the last one of its chain, so that it
-/// takes 8 chains. Of one row all keys of a block go at once, if vectors are not too short: a row of
-/// words is read whole, or panels side by side, which processors follow.
+/// takes 8 chains. Of one row all keys of a block go at once, if vectors are not too short: whole
+/// rows of words are read, or panels side by side, which processors follow.
 constexpr int VectorsOf(int r) {
   if (r == 1) return 8;
   if (r == 2) return kManyRegisters ? 8 : 4;
@@ -280,39 +280,6 @@ void Accumulate(std::span<const WeighedBlock> blocks, int64_t rows, KvDType t, i
     WithWords(t, block.v, [&](const auto& words) HWY_ATTR {
       Product(block.weights, rows, words, layout, 0, v_head_dim, block.next);
     });
-  }
-}
-
-/// One vector of columns at a time.
-template <int E, class W>
-HWY_INLINE void UnpackWord(const W& words, int64_t word, float* dst, int64_t stride, int from,
-                           int until) {
-  if constexpr (E < word_elements(W::kType)) {
-    const F32 d;
-    if (E >= from && E < until) hn::StoreU(words.template Get<E>(d, word), d, dst + E * stride);
-    UnpackWord<E + 1>(words, word, dst, stride, from, until);
-  }
-}
-
-void Unpack(KvDType t, const void* words, const WordOrder& order, Range depth, int64_t columns,
-            int64_t stride, float* dst) {
-  const int64_t lanes = static_cast<int64_t>(hn::Lanes(F32()));
-  const int64_t whole = columns / lanes * lanes;
-  WithWords(t, words, [&](const auto& typed) HWY_ATTR {
-    constexpr int kElements =
-        static_cast<int>(word_elements(std::remove_cvref_t<decltype(typed)>::kType));
-    for (int k = depth.begin / kElements * kElements; k < depth.end; k += kElements) {
-      const int from = depth.begin > k ? depth.begin - k : 0;
-      const int until = depth.end - k < kElements ? depth.end - k : kElements;
-      for (int64_t c = 0; c < whole; c += lanes) {
-        UnpackWord<0>(typed, order.at(k / kElements, c), dst + k * stride + c, stride, from, until);
-      }
-    }
-  });
-  for (int64_t k = depth.begin; k < depth.end; ++k) {
-    float* row = dst + k * stride;
-    for (int64_t c = whole; c < columns; ++c) row[c] = load_packed(t, words, order, k, c);
-    for (int64_t c = columns; c < stride; ++c) row[c] = 0.0f;
   }
 }
 
