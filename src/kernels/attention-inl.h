@@ -42,9 +42,10 @@ void ScaleKeys(float* x, int64_t x_row, const uint64_t* visible, int64_t rows,
                const float* scales) {
   const F32 d;
   for (int64_t r = 0; r < rows; ++r, x += x_row) {
+    const bool all = visible[r] == ~uint64_t{0};
     for (int64_t i = 0; i < key_block; i += static_cast<int64_t>(hn::Lanes(d))) {
       const VF scaled = hn::Mul(hn::LoadU(d, scales + i), hn::LoadU(d, x + i));
-      hn::StoreU(OrZero(d, visible[r], i, scaled), d, x + i);
+      hn::StoreU(all ? scaled : OrZero(d, visible[r], i, scaled), d, x + i);
     }
   }
 }
