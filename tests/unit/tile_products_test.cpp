@@ -24,6 +24,12 @@ std::vector<float> weights_of_one(KvDType t, int64_t rows) {
   return weights;
 }
 
+/// All keys of a block, and what rows of weights see of them.
+WeighedBlock whole_block(const std::vector<float>& weights, const std::vector<uint64_t>& visible,
+                         const BlockWords& v) {
+  return {weights.data(), stretch_keys, visible.data(), v.words, v.order, {0, key_block}, {}};
+}
+
 using Random = std::mt19937_64;
 
 class Tiles : public ::testing::Test {
@@ -92,13 +98,7 @@ void expect_whole_sums(const Table& table, Random& random) {
       const int64_t stride = (dim + 15) / 16 * 16;
       std::vector<float> acc(static_cast<size_t>(rows * stride), 1.0f);
       const auto values = table.arrange(t, v.data(), key_block, dim, rows, v_scratch.data());
-      const WeighedBlock block{weights.data(),
-                               stretch_keys,
-                               visible.data(),
-                               values.words,
-                               values.order,
-                               {0, key_block},
-                               {}};
+      const WeighedBlock block = whole_block(weights, visible, values);
       table.accumulate(std::span(&block, 1), rows, values.type, dim, acc.data(), stride);
       table.end_run();
       // But for the scale of a row, which rounds.
@@ -214,13 +214,7 @@ TEST_F(Tiles, IntegerTilesGiveTheBitsOfVnni) {
       const auto keys = table->arrange(t, k.data(), dim, key_block, rows, scratch.data());
       table->score(queries.data(), rows, dim, keys, {0, key_block}, scores.data(), key_block, {});
       const auto values = table->arrange(t, v.data(), key_block, dim, rows, scratch.data());
-      const WeighedBlock block{weights.data(),
-                               stretch_keys,
-                               visible.data(),
-                               values.words,
-                               values.order,
-                               {0, key_block},
-                               {}};
+      const WeighedBlock block = whole_block(weights, visible, values);
       table->accumulate(std::span(&block, 1), rows, values.type, dim, acc.data(), acc_row);
       table->end_run();
       results.push_back(scores);
