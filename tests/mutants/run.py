@@ -15,6 +15,7 @@ and so has a tree without git.
 
 Usage: run.py TABLE.json FOLDER [words of the mutants' `why` ...]      words: those mutants, whosever turn it is
 FOLDER holds copies of the tree, which tables share, and in said/ the summary of each table, for `./dev test` to print.
+       run.py --check TABLE.json ...      only whether every edit is possible
 """
 
 import fcntl
@@ -127,14 +128,22 @@ class Workshop:
             path.write_text(original)
 
 
-def check(table):
-    """Every edit must be possible, whether it is tried or not."""
+def impossible(table):
+    """Says which edits are not possible; all must be, whether they are tried or not."""
     for mutant in table["mutants"]:
-        found = (ROOT / mutant["file"]).read_text().count(mutant["old"])
+        path = ROOT / mutant["file"]
+        found = path.read_text().count(mutant["old"]) if path.is_file() else 0
         if found != 1:
-            sys.exit(f"{mutant['file']}: expected once, found {found} times: {mutant['old']}")
+            yield f"{mutant['file']}: expected once, found {found} times: {mutant['old']}"
         if mutant.get("by", table["tests"][0]) not in table["tests"]:
-            sys.exit(f"{mutant['why']}: the table has no test {mutant['by']}")
+            yield f"{mutant['why']}: the table has no test {mutant['by']}"
+
+
+def checked(path):
+    table = json.loads(path.read_text())
+    if problems := list(impossible(table)):
+        sys.exit("\n".join(f"{path.name}: {problem}" for problem in problems))
+    return table
 
 
 def its_turn(mutants):
@@ -157,8 +166,7 @@ def tests_of(mutant, table):
 
 def main(path, folder, *words):
     path, folder = pathlib.Path(path), pathlib.Path(folder)
-    table = json.loads(path.read_text())
-    check(table)
+    table = checked(path)
     have = instructions()
     possible = [mutant for mutant in table["mutants"] if set(mutant.get("needs", "").split()) <= have]
     if words:
@@ -211,6 +219,10 @@ def main(path, folder, *words):
 
 
 if __name__ == "__main__":
+    if sys.argv[1:2] == ["--check"]:
+        for table in sys.argv[2:]:
+            checked(pathlib.Path(table))
+        sys.exit()
     if shutil.which("ninja") is None:
         sys.exit("ninja is not installed")
     main(*sys.argv[1:])
