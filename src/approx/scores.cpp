@@ -25,13 +25,13 @@ void Scores::compute(const kernels::Table& kernels, const PackedKv& kv, int64_t 
   stride_ = round_up(end - begin, key_block);
   values_.resize(static_cast<size_t>(rows * stride_));
   const std::vector<uint64_t> all(static_cast<size_t>(rows), ~uint64_t{0});
-  const Kv source = kv;
+  const KvBlocks blocks(kernels, kv, kv_head);
   for (int64_t block = begin / key_block; block * key_block < end; ++block) {
     const kernels::Range range{0,
                                static_cast<int32_t>(std::min(key_block, end - block * key_block))};
-    const Operand k = load_keys(kernels, source, kv_head, block, range, dim, rows, true, keys);
+    const Operand k = blocks.keys(blocks.at(block), range, rows, true, keys);
     kernels.score(queries, rows, dim, k, range, block_scores, key_block,
-                  {{cached_part(source, kv_head, block + 1, true)}});
+                  {{blocks.cached_keys(blocks.at(block + 1))}});
     if (k.scales) kernels.scale_keys(block_scores, key_block, all.data(), rows, k.scales);
     for (int64_t r = 0; r < rows; ++r) {
       std::copy_n(block_scores + r * key_block, key_block, row(r) + block * key_block - begin);

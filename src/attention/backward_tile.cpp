@@ -139,7 +139,7 @@ void BackwardTile::work_block(int64_t block, const ChunkBlock& keys, const Finit
 /// As Tile::look(), but rows whose softmax had no key see none.
 uint64_t BackwardTile::look(int64_t block, const BackwardWorkspace& w) const {
   constexpr float none = -std::numeric_limits<float>::infinity();
-  if (tile_.look(block, w) == 0) return 0;
+  if (!tile_.look(block, w).any()) return 0;
   uint64_t any = 0;
   for (int64_t r = 0; r < tile_.rows(); ++r) {
     if (lse_[r] == none) w.visible[r] = 0;

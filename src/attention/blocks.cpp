@@ -3,12 +3,12 @@
 #include <algorithm>
 
 #include "kernels/load_row.h"
-#include "kv/pages.h"
 
 namespace gqa {
 namespace {
 
 using kernels::key_block;
+using kernels::Range;
 
 /// Copies [token s, head, :] of a paged strided array as f32.
 void read_row(const kernels::Table& kernels, const AnyView<4>& x, std::span<const int32_t> pages,
@@ -18,7 +18,8 @@ void read_row(const kernels::Table& kernels, const AnyView<4>& x, std::span<cons
 }
 
 void load_strided_keys(const kernels::Table& kernels, const StridedKv& kv, int64_t kv_head,
-                       int64_t block, kernels::Range keys, int64_t head_dim, float* out) {
+                       int64_t block, Range keys, float* out) {
+  const int64_t head_dim = kv.k.shape[3];
   float* rows = out + head_dim * key_block;
   for (int64_t s0 = 0; s0 < key_block; s0 += transpose_rows) {
     for (int64_t s = 0; s < transpose_rows; ++s) {
@@ -39,60 +40,42 @@ void load_strided_keys(const kernels::Table& kernels, const StridedKv& kv, int64
 
 }  // namespace
 
-kernels::Ahead::Piece cached_part(const Kv& kv, int64_t kv_head, int64_t block, bool keys) {
-  const auto* packed = std::get_if<PackedKv>(&kv);
-  if (!packed || !packed->layer().holds(block)) return {};
-  const detail::KvLayer& layer = packed->layer();
-  const std::span<const std::byte> part =
-      keys ? layer.key_part(block, kv_head) : layer.value_part(block, kv_head);
-  return {reinterpret_cast<const char*>(part.data()), std::ssize(part)};
-}
-
-Operand load_keys(const kernels::Table& kernels, const Kv& kv, int64_t kv_head, int64_t block,
-                  kernels::Range keys, int64_t head_dim, int64_t rows, bool as_stored,
-                  float* scratch) {
-  if (const auto* strided = std::get_if<StridedKv>(&kv)) {
-    load_strided_keys(kernels, *strided, kv_head, block, keys, head_dim, scratch);
-    return {{scratch, KvDType::f32, WordOrder::rows(key_block)}, nullptr, key_block};
-  }
+KvBlocks::KvBlocks(const kernels::Table& kernels, const Kv& kv, int64_t kv_head)
+    : kernels_(kernels), kv_head_(kv_head), strided_(std::get_if<StridedKv>(&kv)) {
+  if (strided_) return;
   const detail::KvLayer& layer = std::get<PackedKv>(kv).layer();
-  const KvDType t = layer.dtype;
-  const std::byte* stored = layer.keys(block, kv_head);
-  const WordOrder order = layer.key_order();
-  const float* scales = is_quantised(t) ? layer.key_scales(block, kv_head) : nullptr;
-  if (kernels.takes_stored(t)) {
-    return {kernels.arrange(t, stored, head_dim, key_block, rows, scratch), scales, key_block};
-  }
-  if (as_stored || t == KvDType::f32) return {{stored, t, order}, scales, key_block};
-  kernels.unpack(t, stored, order, {0, static_cast<int32_t>(head_dim)}, key_block, key_block,
-                 scratch);
-  return {{scratch, KvDType::f32, WordOrder::rows(key_block)}, scales, key_block};
+  layer_ = &layer;
+  type_ = layer.dtype;
+  takes_stored_ = kernels.takes_stored(type_);
+  scale_bytes_ = layer.scale_bytes();
+  keys_ = {.at = 0,
+           .bytes = layer.key_bytes(),
+           .depth = layer.head_dim,
+           .columns = key_block,
+           .stride = key_block,
+           .order = layer.key_order()};
+  values_ = {.at = layer.key_bytes(),
+             .bytes = layer.value_bytes(),
+             .depth = key_block,
+             .columns = layer.v_head_dim,
+             .stride = row_stride(layer.v_head_dim),
+             .order = layer.value_order()};
 }
 
-Operand load_values(const kernels::Table& kernels, const Kv& kv, int64_t kv_head, int64_t block,
-                    kernels::Range keys, int64_t v_head_dim, int64_t rows, bool as_stored,
-                    float* scratch) {
+Operand KvBlocks::strided_keys(int64_t block, Range keys, float* scratch) const {
+  load_strided_keys(kernels_, *strided_, kv_head_, block, keys, scratch);
+  return {{scratch, KvDType::f32, WordOrder::rows(key_block)}, nullptr, key_block};
+}
+
+Operand KvBlocks::strided_values(int64_t block, Range keys, float* scratch) const {
+  const int64_t v_head_dim = strided_->v.shape[3];
   const int64_t stride = row_stride(v_head_dim);
-  if (const auto* strided = std::get_if<StridedKv>(&kv)) {
-    for (int64_t s = keys.begin; s < keys.end; ++s) {
-      float* row = scratch + s * stride;
-      read_row(kernels, strided->v, strided->pages, block * key_block + s, kv_head, row);
-      std::fill(row + v_head_dim, row + stride, 0.0f);
-    }
-    return {{scratch, KvDType::f32, WordOrder::rows(stride)}, nullptr, stride};
+  for (int64_t s = keys.begin; s < keys.end; ++s) {
+    float* row = scratch + s * stride;
+    read_row(kernels_, strided_->v, strided_->pages, block * key_block + s, kv_head_, row);
+    std::fill(row + v_head_dim, row + stride, 0.0f);
   }
-  const detail::KvLayer& layer = std::get<PackedKv>(kv).layer();
-  const KvDType t = layer.dtype;
-  const std::byte* stored = layer.values(block, kv_head);
-  const WordOrder order = layer.value_order();
-  const float* scales = is_quantised(t) ? layer.value_scales(block, kv_head) : nullptr;
-  if (kernels.takes_stored(t)) {
-    return {kernels.arrange(t, stored, key_block, v_head_dim, rows, scratch), scales, v_head_dim};
-  }
-  const bool in_place = (as_stored || t == KvDType::f32) && stride == v_head_dim;
-  if (in_place) return {{stored, t, order}, scales, v_head_dim};
-  kernels.unpack(t, stored, order, keys, v_head_dim, stride, scratch);
-  return {{scratch, KvDType::f32, WordOrder::rows(stride)}, scales, stride};
+  return {{scratch, KvDType::f32, WordOrder::rows(stride)}, nullptr, stride};
 }
 
 }  // namespace gqa

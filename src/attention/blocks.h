@@ -6,6 +6,7 @@
 
 #include "attention/shape.h"
 #include "kernels/kernels.h"
+#include "kv/pages.h"
 
 namespace gqa {
 
@@ -32,23 +33,86 @@ int64_t paged_row(const View& x, std::span<const int32_t> pages, int64_t s, int6
   return page * x.strides[0] + s % x.shape[1] * x.strides[1] + head * x.strides[2];
 }
 
-/// Where a cache holds keys or values of a block and KV head; nothing for other arrays, or where
-/// the cache does not hold the block.
-kernels::Ahead::Piece cached_part(const Kv& kv, int64_t kv_head, int64_t block, bool keys);
+/// One block of a KV head.
+struct KvBlock {
+  int64_t number;
+  const std::byte* part;  ///< where a cache holds its keys and values; null for other arrays, or
+                          ///< where the cache does not hold it
+};
 
-/// Keys [begin, end) of one block and KV head [head_dim][key_block]: in place where a cache holds
-/// them in f32 or, if `as_stored`, in whatever type, else as f32 in `scratch` [keys_scratch]; where
-/// the kernels take them as stored, as they arrange them for so many rows. The other keys are
-/// without meaning.
-Operand load_keys(const kernels::Table& kernels, const Kv& kv, int64_t kv_head, int64_t block,
-                  kernels::Range keys, int64_t head_dim, int64_t rows, bool as_stored,
-                  float* scratch);
+/// Keys and values of one KV head, block by block, from wherever they lie. What all blocks have in
+/// common is found once, and little is left for each: a call passes thousands of them.
+class KvBlocks {
+ public:
+  KvBlocks(const kernels::Table& kernels, const Kv& kv, int64_t kv_head);
 
-/// Values [begin, end) of one block and KV head [key_block][columns]: in place likewise, if a row
-/// of them is a whole number of vectors, else as f32 in `scratch` [key_block][row_stride] with
-/// zeros behind v_head_dim. Other rows are without meaning.
-Operand load_values(const kernels::Table& kernels, const Kv& kv, int64_t kv_head, int64_t block,
-                    kernels::Range keys, int64_t v_head_dim, int64_t rows, bool as_stored,
-                    float* scratch);
+  KvBlock at(int64_t number) const {
+    const bool held = layer_ && layer_->holds(number);
+    return {number, held ? layer_->part(number, kv_head_).data() : nullptr};
+  }
+  /// Where a cache holds the keys or the values of a block, or nothing.
+  kernels::Ahead::Piece cached_keys(const KvBlock& b) const { return cached(keys_, b); }
+  kernels::Ahead::Piece cached_values(const KvBlock& b) const { return cached(values_, b); }
+
+  /// Keys [begin, end) of one block [head_dim][key_block]: in place where a cache holds them in f32
+  /// or, if `as_stored`, in whatever type, else as f32 in `scratch` [keys_scratch]; where the
+  /// kernels take them as stored, as they arrange them for so many rows. The other keys are without
+  /// meaning.
+  Operand keys(const KvBlock& b, kernels::Range keys, int64_t rows, bool as_stored,
+               float* scratch) const {
+    if (strided_) return strided_keys(b.number, keys, scratch);
+    return stored(keys_, b, {0, static_cast<int32_t>(keys_.depth)}, rows, as_stored, scratch);
+  }
+  /// Values [begin, end) of one block [key_block][columns]: in place likewise, if a row of them is
+  /// a whole number of vectors, else as f32 in `scratch` [key_block][row_stride] with zeros behind
+  /// v_head_dim. Other rows are without meaning.
+  Operand values(const KvBlock& b, kernels::Range keys, int64_t rows, bool as_stored,
+                 float* scratch) const {
+    if (strided_) return strided_values(b.number, keys, scratch);
+    return stored(values_, b, keys, rows, as_stored, scratch);
+  }
+
+ private:
+  /// The keys or the values of each block of a cache.
+  struct Matrix {
+    int64_t at = 0;     ///< bytes from the beginning of a page's part of a head
+    int64_t bytes = 0;  ///< with the scales, which lie first
+    int64_t depth = 0, columns = 0;
+    int64_t stride = 0;  ///< floats of an unpacked row
+    WordOrder order = {};
+  };
+
+  static kernels::Ahead::Piece cached(const Matrix& matrix, const KvBlock& b) {
+    if (!b.part) return {};
+    return {reinterpret_cast<const char*>(b.part + matrix.at), matrix.bytes};
+  }
+  /// Rows `depth` of it, if any must be unpacked.
+  Operand stored(const Matrix& matrix, const KvBlock& b, kernels::Range depth, int64_t rows,
+                 bool as_stored, float* scratch) const {
+    const std::byte* part = b.part + matrix.at;
+    const float* scales = scale_bytes_ != 0 ? reinterpret_cast<const float*>(part) : nullptr;
+    const std::byte* words = part + scale_bytes_;
+    const int64_t columns = matrix.columns;
+    if (takes_stored_) {
+      return {kernels_.arrange(type_, words, matrix.depth, columns, rows, scratch), scales,
+              columns};
+    }
+    const bool in_place = (as_stored || type_ == KvDType::f32) && matrix.stride == columns;
+    if (in_place) return {{words, type_, matrix.order}, scales, columns};
+    kernels_.unpack(type_, words, matrix.order, depth, columns, matrix.stride, scratch);
+    return {{scratch, KvDType::f32, WordOrder::rows(matrix.stride)}, scales, matrix.stride};
+  }
+  Operand strided_keys(int64_t block, kernels::Range keys, float* scratch) const;
+  Operand strided_values(int64_t block, kernels::Range keys, float* scratch) const;
+
+  const kernels::Table& kernels_;
+  int64_t kv_head_;
+  const StridedKv* strided_;
+  const detail::KvLayer* layer_ = nullptr;  ///< of a cache
+  KvDType type_ = KvDType::f32;
+  bool takes_stored_ = false;
+  int64_t scale_bytes_ = 0;
+  Matrix keys_, values_;
+};
 
 }  // namespace gqa

@@ -30,25 +30,24 @@ Tile::Tile(const kernels::Table& kernels, const AttendItem& item, const ItemShap
       kv_head_(kv_head),
       first_head_(shape_.first_head(kv_head)),
       heads_(shape_.heads(kv_head)),
+      rows_((t_end - t_begin) * heads_),
+      stride_(row_stride(shape_.v_head_dim)),
       query_bytes_(kernels.query_bytes(shape_.kv_dtype, shape_.head_dim)),
       stretch_(kernels.stretch(shape_.kv_dtype)),
-      keys_(options_.mask, shape_, kv_head, t_begin, t_end) {}
-
-/// Softmax scales the scores: nothing else is done to them.
-bool Tile::scales_late() const {
-  return kernels_.scales_late(shape_.kv_dtype) && scale() > 0 && options_.softcap <= 0 &&
-         options_.alibi.empty() && !item_.bias.data;
-}
-
-bool Tile::few() const { return rows() <= decode_once_rows; }
+      few_(rows_ <= decode_once_rows),
+      takes_stored_(kernels.takes_stored(shape_.kv_dtype)),
+      changes_scores_(options_.softcap > 0 || !options_.alibi.empty() || item_.bias.data),
+      scales_late_(kernels.scales_late(shape_.kv_dtype) && scale() > 0 && !changes_scores_),
+      keys_(options_.mask, shape_, kv_head, t_begin, t_end),
+      kv_(kernels, item_.kv, kv_head) {}
 
 float Tile::scale() const { return score_scale(options_, shape_); }
 
 void Tile::load_queries(const Workspace& w) const {
   const AnyView<3>& x = item_.q;
   float* q = w.q;
-  const float factor = scales_late() ? 1.0f : scale();
-  for (int64_t r = 0; r < rows(); ++r) {
+  const float factor = scales_late_ ? 1.0f : scale();
+  for (int64_t r = 0; r < rows_; ++r) {
     const int64_t base = token(r) * x.strides[0] + head(r) * x.strides[1];
     if (token(r) + tokens_ahead < t_end_) prefetch_row(x, token(r) + tokens_ahead, head(r));
     kernels::load_row(kernels_, x.data, x.dtype, base, x.strides[2], shape_.head_dim, q);
@@ -58,37 +57,60 @@ void Tile::load_queries(const Workspace& w) const {
 }
 
 void Tile::attend_chunk(int64_t chunk, const Workspace& w, const Rows& out) const {
-  out.reset(rows(), stride());
-  const int64_t end = (chunk + 1) * chunk_blocks;
-  for (int64_t first = chunk * chunk_blocks; first < end; first += stretch_) {
-    attend_stretch(first, w, out);
+  out.reset(rows_, stride_);
+  const int64_t begin = chunk * chunk_blocks;
+  const int64_t end = begin + chunk_blocks;
+  if (stretch_ == 1) {
+    for (int64_t b = keys_.next(begin, end); b < end; b = keys_.next(b + 1, end)) {
+      attend_block(b, w, out);
+    }
+    return;
   }
+  for (int64_t first = begin; first < end; first += stretch_) attend_stretch(first, w, out);
+}
+
+/// A block by itself. Few rows take as little time for its products that all else counts, too.
+void Tile::attend_block(int64_t block, const Workspace& w, const Rows& out) const {
+  const SeenBlock seen = look(block, w);
+  if (!seen.any()) return;
+  const kernels::Ahead::Piece next = kv_.cached_keys(kv_.at(keys_.after(block + 1)));
+  const int64_t beside_softmax = softmax_share(next.bytes);
+  kernels::Ahead ahead{.second_level = kernels_.second_level};
+  ahead.pieces[0] = kv_.cached_values(seen.kv);
+  score_block(seen, w, w, ahead);
+  ahead.pieces[0] = {next.data, beside_softmax};
+  kernels_.softmax(shape_.kv_dtype, w.scores, w.row, w.visible, 1, rows_, softmax_scale(),
+                   out.states, out.acc, stride_, ahead);
+  ahead.pieces[0] = {next.data + beside_softmax, next.bytes - beside_softmax};
+  if (!takes_stored_) return accumulate_block(seen, w, w, out, ahead);
+  const Operand v = stored_values(seen, w, w.v);
+  const kernels::WeighedBlock stored{w.scores, w.row, w.visible, &v, seen.keys, &ahead};
+  kernels_.accumulate(std::span(&stored, 1), rows_, shape_.v_head_dim, out.acc, stride_);
 }
 
 /// The blocks from `first` on, as many as a stretch has: first all scores, then all weights.
 void Tile::attend_stretch(int64_t first, const Workspace& w, const Rows& out) const {
   const Stretch stretch(keys_, first, stretch_);
-  PartsAhead ahead(kernels_, item_.kv, kv_head_, keys_, stretch);
-  const Shares shares = shares_of(stretch_, rows());
+  PartsAhead ahead(kv_, keys_, stretch, kernels_.second_level);
+  const Shares shares = shares_of(rows_);
   std::array<SeenBlock, kernels::stretch_blocks> seen;
   size_t n = 0;
   for (const int64_t block : stretch.blocks) {
-    const ScoreBlock scores = w.block(static_cast<int64_t>(n), stretch_, rows());
-    const uint64_t any = look(block, scores);
-    if (any == 0) continue;
-    seen[n] = {block, range_of(any), all_see(any, scores)};
+    const ScoreBlock scores = w.block(static_cast<int64_t>(n), stretch_, rows_);
+    seen[n] = look(block, scores);
+    if (!seen[n].any()) continue;
     score_block(seen[n++], scores, w, ahead.take(shares.score));
   }
   if (n == 0) return;
   kernels_.softmax(shape_.kv_dtype, w.scores, stretch_ * key_block, w.visible,
-                   static_cast<int64_t>(n), rows(), scales_late() ? scale() : 1.0f, out.states,
-                   out.acc, stride(), ahead.take(shares.softmax * std::ssize(stretch.blocks)));
-  if (kernels_.takes_stored(shape_.kv_dtype)) {
+                   static_cast<int64_t>(n), rows_, softmax_scale(), out.states, out.acc, stride_,
+                   ahead.take(shares.softmax * std::ssize(stretch.blocks)));
+  if (takes_stored_) {
     accumulate_stored(std::span(seen.data(), n), w, out, ahead, shares.accumulate);
     return;
   }
   for (size_t i = 0; i < n; ++i) {
-    accumulate_block(seen[i], w.block(static_cast<int64_t>(i), stretch_, rows()), w, out,
+    accumulate_block(seen[i], w.block(static_cast<int64_t>(i), stretch_, rows_), w, out,
                      ahead.take(shares.accumulate));
   }
 }
@@ -97,63 +119,53 @@ void Tile::attend_stretch(int64_t first, const Workspace& w, const Rows& out) co
 void Tile::accumulate_stored(std::span<const SeenBlock> seen, const Workspace& w, const Rows& out,
                              PartsAhead& ahead, int64_t share) const {
   std::array<kernels::WeighedBlock, kernels::stretch_blocks> stored;
-  KvDType type = shape_.kv_dtype;
+  std::array<Operand, kernels::stretch_blocks> values;
+  std::array<kernels::Ahead, kernels::stretch_blocks> aheads;
   for (size_t i = 0; i < seen.size(); ++i) {
-    stored[i] = stored_values(seen[i], static_cast<int64_t>(i), w, ahead.take(share), type);
+    const auto at = static_cast<int64_t>(i);
+    const ScoreBlock weights = w.block(at, stretch_, rows_);
+    values[i] = stored_values(seen[i], weights, w.v + at * key_block * stride_);
+    aheads[i] = ahead.take(share);
+    stored[i] = {weights.scores, weights.row,  weights.visible,
+                 &values[i],     seen[i].keys, &aheads[i]};
   }
-  kernels_.accumulate(std::span(stored.data(), seen.size()), rows(), type, shape_.v_head_dim,
-                      out.acc, stride());
+  kernels_.accumulate(std::span(stored.data(), seen.size()), rows_, shape_.v_head_dim, out.acc,
+                      stride_);
 }
 
-/// Block i of a stretch, whose values the kernels take as they are stored, and the type that those
-/// are arranged as, the same for all.
-kernels::WeighedBlock Tile::stored_values(const SeenBlock& b, int64_t i, const Workspace& w,
-                                          kernels::Ahead ahead, KvDType& type) const {
-  const ScoreBlock weights = w.block(i, stretch_, rows());
-  const Operand v = load_values(kernels_, item_.kv, kv_head_, b.block, b.keys, shape_.v_head_dim,
-                                rows(), true, w.v + i * key_block * stride());
-  if (v.scales) kernels_.scale_keys(weights.scores, weights.row, weights.visible, rows(), v.scales);
-  type = v.type;
-  return {weights.scores, weights.row, weights.visible, v.words, v.order, b.keys, ahead};
-}
-
-/// Every row sees the same keys, and those in one piece.
-bool Tile::all_see(uint64_t any, const ScoreBlock& scores) const {
-  const uint64_t from_first = any >> range_of(any).begin;
-  return (from_first & (from_first + 1)) == 0 &&
-         std::all_of(scores.visible, scores.visible + rows(),
-                     [&](uint64_t seen) { return seen == any; });
+/// Values of a block that the kernels take as they are stored; their scales go to the weights.
+Operand Tile::stored_values(const SeenBlock& b, const ScoreBlock& weights, float* scratch) const {
+  const Operand v = kv_.values(b.kv, b.keys, rows_, true, scratch);
+  if (v.scales) kernels_.scale_keys(weights.scores, weights.row, weights.visible, rows_, v.scales);
+  return v;
 }
 
 void Tile::score_block(const SeenBlock& b, const ScoreBlock& scores, const Workspace& w,
-                       kernels::Ahead ahead) const {
-  const Operand k =
-      load_keys(kernels_, item_.kv, kv_head_, b.block, b.keys, shape_.head_dim, rows(), few(), w.k);
-  for_alike(b, scores, [&](int64_t r, int64_t n, Range seen) {
+                       const kernels::Ahead& ahead) const {
+  const Operand k = kv_.keys(b.kv, b.keys, rows_, few_, w.k);
+  for_alike(b, scores, ahead, [&](int64_t r, int64_t n, Range seen, const kernels::Ahead& next) {
     kernels_.score(query(w, r), n, shape_.head_dim, k, seen, scores.scores + r * scores.row,
-                   scores.row, std::exchange(ahead, {}));
+                   scores.row, next);
   });
-  if (k.scales) kernels_.scale_keys(scores.scores, scores.row, scores.visible, rows(), k.scales);
+  if (k.scales) kernels_.scale_keys(scores.scores, scores.row, scores.visible, rows_, k.scales);
+  if (!changes_scores_) return;
   cap_scores(scores);
-  add_to_scores(b.block, scores);
+  add_to_scores(b.kv.number, scores);
 }
 
 void Tile::accumulate_block(const SeenBlock& b, const ScoreBlock& weights, const Workspace& w,
-                            const Rows& out, kernels::Ahead ahead) const {
-  const Operand v = load_values(kernels_, item_.kv, kv_head_, b.block, b.keys, shape_.v_head_dim,
-                                rows(), few() && b.alike, w.v);
+                            const Rows& out, const kernels::Ahead& ahead) const {
+  const Operand v = kv_.values(b.kv, b.keys, rows_, few_ && b.alike, w.v);
   if (v.scales) {
-    kernels_.scale_keys(weights.scores, weights.row, weights.visible, rows(), v.scales);
+    kernels_.scale_keys(weights.scores, weights.row, weights.visible, rows_, v.scales);
   } else if (!b.alike && !finite(v, b.keys)) {
     accumulate_one_by_one(b.keys, v, weights, out);
     return;
   }
-  for_alike(b, weights, [&](int64_t r, int64_t n, Range seen) {
+  for_alike(b, weights, ahead, [&](int64_t r, int64_t n, Range seen, const kernels::Ahead& next) {
     const kernels::WeighedBlock some{
-        weights.scores + r * weights.row, weights.row, weights.visible + r, v.words, v.order, seen,
-        std::exchange(ahead, {})};
-    kernels_.accumulate(std::span(&some, 1), n, v.type, v.columns, out.acc + r * stride(),
-                        stride());
+        weights.scores + r * weights.row, weights.row, weights.visible + r, &v, seen, &next};
+    kernels_.accumulate(std::span(&some, 1), n, v.columns, out.acc + r * stride_, stride_);
   });
 }
 
@@ -168,88 +180,35 @@ bool Tile::finite(const Operand& v, Range keys) const {
   return true;
 }
 
+/// Calls body(row, rows, keys, ahead) for rows that see about the same keys of a block; the first
+/// ones ask for what is wanted next.
 template <typename Body>
-void Tile::for_alike(const SeenBlock& b, const ScoreBlock& w, const Body& body) const {
-  if (b.alike) return body(0, rows(), b.keys);
-  for_rows_alike(w.visible, rows(), kernels_.edge_rows, body);
-}
-
-uint64_t Tile::look(int64_t block, const ScoreBlock& w) const {
-  // Most blocks: no token needs a look of its own.
-  if (!item_.bias.data && keys_.all_see(block)) {
-    std::fill(w.visible, w.visible + rows(), ~uint64_t{0});
-    return ~uint64_t{0};
-  }
-  uint64_t any = 0;
-  int64_t r = 0;
-  for (int64_t t = t_begin_; t < t_end_; ++t) {
-    const VisibleKeys keys = visible_keys(options_.mask, shape_.q_start + t, shape_.keys);
-    const uint64_t seen =
-        block_bits(keys, block * key_block) & shape_.selected_keys(t, kv_head_, block);
-    for (int64_t h = 0; h < heads_; ++h, ++r) {
-      w.visible[r] = seen;
-      if (item_.bias.data && seen != 0) {
-        float* bias = w.bias + r * key_block;
-        load_bias(r, block, bias);
-        w.visible[r] &= kernels_.above_minus_infinity(bias);
-      }
-      any |= w.visible[r];
-    }
-  }
-  return any;
-}
-
-/// out [key_block]: a row's bias for the keys of a block, 0 behind the last one.
-void Tile::load_bias(int64_t row, int64_t block, float* out) const {
-  const AnyView<3>& x = item_.bias;
-  // An axis of size 1 stands for all: it is never stepped along.
-  const auto step = [&](size_t axis) { return x.shape[axis] == 1 ? 0 : x.strides[axis]; };
-  const int64_t first = block * key_block;
-  const int64_t count = std::min(key_block, shape_.keys.len - first);
-  const int64_t base = head(row) * step(0) + token(row) * step(1) + first * step(2);
-  kernels::load_row(kernels_, x.data, x.dtype, base, step(2), count, out);
-  std::fill(out + count, out + key_block, 0.0f);
-}
-
-void Tile::cap_scores(const ScoreBlock& w) const {
-  if (options_.softcap <= 0) return;
-  for (int64_t r = 0; r < rows(); ++r) {
-    kernels_.softcap(w.scores + r * w.row, key_block, options_.softcap);
-  }
-}
-
-void Tile::add_to_scores(int64_t block, const ScoreBlock& w) const {
-  if (options_.alibi.empty() && !item_.bias.data) return;
-  for (int64_t r = 0; r < rows(); ++r) {
-    float* scores = w.scores + r * w.row;
-    if (!options_.alibi.empty()) {
-      const int64_t ahead = shape_.q_start + token(r) - block * key_block;
-      kernels_.subtract_distance(scores, static_cast<float>(ahead),
-                                 options_.alibi[static_cast<size_t>(head(r))]);
-    }
-    if (item_.bias.data) kernels_.add(scores, w.bias + r * key_block, key_block);
-  }
+void Tile::for_alike(const SeenBlock& b, const ScoreBlock& w, const kernels::Ahead& ahead,
+                     const Body& body) const {
+  if (b.alike) return body(0, rows_, b.keys, ahead);
+  kernels::Ahead first = ahead;
+  for_rows_alike(w.visible, rows_, kernels_.edge_rows, [&](int64_t r, int64_t n, Range seen) {
+    body(r, n, seen, std::exchange(first, {}));
+  });
 }
 
 /// A weight of 0 takes a key out, unless its value is NaN or infinite: then rows that see different
 /// keys go one by one, each over its own.
 void Tile::accumulate_one_by_one(Range keys, const Operand& v, const ScoreBlock& w,
                                  const Rows& out) const {
-  for (int64_t r = 0; r < rows(); ++r) {
+  for (int64_t r = 0; r < rows_; ++r) {
     for (int32_t s = keys.begin; s < keys.end; ++s) {
       if ((w.visible[r] >> s & 1) == 0) continue;
-      const kernels::WeighedBlock one{w.scores + r * w.row, w.row, w.visible + r, v.words, v.order,
-                                      {s, s + 1},           {}};
-      kernels_.accumulate(std::span(&one, 1), 1, v.type, v.columns, out.acc + r * stride(),
-                          stride());
+      const kernels::WeighedBlock one{w.scores + r * w.row, w.row, w.visible + r, &v, {s, s + 1}};
+      kernels_.accumulate(std::span(&one, 1), 1, v.columns, out.acc + r * stride_, stride_);
     }
   }
 }
 
 void Tile::merge(const Rows& total, const Rows& later) const {
-  for (int64_t r = 0; r < rows(); ++r) {
-    kernels_.merge(total.states[r], total.acc + r * stride(), later.states[r],
-                   later.acc + r * stride(), stride());
+  for (int64_t r = 0; r < rows_; ++r) {
+    kernels_.merge(total.states[r], total.acc + r * stride_, later.states[r],
+                   later.acc + r * stride_, stride_);
   }
 }
 
@@ -264,9 +223,9 @@ float Tile::normaliser(const kernels::RowState& state, int64_t head) const {
 }
 
 void Tile::finish(const Rows& total) const {
-  for (int64_t r = 0; r < rows(); ++r) {
+  for (int64_t r = 0; r < rows_; ++r) {
     const kernels::RowState& state = total.states[r];
-    float* acc = total.acc + r * stride();
+    float* acc = total.acc + r * stride_;
     const float factor = normaliser(state, head(r));
     for (int64_t d = 0; d < shape_.v_head_dim; ++d) acc[d] *= factor;
     write(r, acc);

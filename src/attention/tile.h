@@ -18,8 +18,9 @@ class Tile {
   Tile(const kernels::Table& kernels, const AttendItem& item, const ItemShape& shape,
        const AttendOptions& options, int32_t kv_head, int64_t t_begin, int64_t t_end);
 
-  int64_t rows() const { return (t_end_ - t_begin_) * heads_; }
-  int64_t stride() const { return row_stride(shape_.v_head_dim); }
+  int64_t rows() const { return rows_; }
+  /// Floats from one row's accumulator to the next.
+  int64_t stride() const { return stride_; }
   /// Floats of its partial results.
   int64_t partial_floats() const { return partial_size(rows(), shape_.v_head_dim); }
   /// Some row may see a key of the chunk.
@@ -42,39 +43,38 @@ class Tile {
   /// What queries are multiplied by.
   float scale() const;
 
-  /// Fills in which keys of the block each row sees, and the bias of those; returns the keys that
-  /// any row sees.
-  uint64_t look(int64_t block, const ScoreBlock& w) const;
+  /// A block of keys, as the rows see it.
+  struct SeenBlock {
+    KvBlock kv;
+    kernels::Range keys;  ///< all that any row sees
+    bool alike;           ///< every row sees all of them
+    bool any() const { return keys.end != 0; }
+  };
+  /// Fills in which keys of the block each row sees, and the bias of those.
+  SeenBlock look(int64_t block, const ScoreBlock& w) const;
   /// From scale * q k to scores: all that a score means besides. First the soft cap, if there is
   /// one, then what is added.
   void cap_scores(const ScoreBlock& w) const;
   void add_to_scores(int64_t block, const ScoreBlock& w) const;
 
  private:
+  float softmax_scale() const { return scales_late_ ? scale() : 1.0f; }
   const std::byte* query(const Workspace& w, int64_t row) const {
     return w.queries + row * query_bytes_;
   }
-  /// A block of a stretch that some row sees.
-  struct SeenBlock {
-    int64_t block;
-    kernels::Range keys;  ///< all that any row sees
-    bool alike;           ///< every row sees all of them
-  };
+  void attend_block(int64_t block, const Workspace& w, const Rows& out) const;
   void attend_stretch(int64_t first, const Workspace& w, const Rows& out) const;
   void score_block(const SeenBlock& b, const ScoreBlock& scores, const Workspace& w,
-                   kernels::Ahead ahead) const;
+                   const kernels::Ahead& ahead) const;
   void accumulate_block(const SeenBlock& b, const ScoreBlock& weights, const Workspace& w,
-                        const Rows& out, kernels::Ahead ahead) const;
+                        const Rows& out, const kernels::Ahead& ahead) const;
   void accumulate_stored(std::span<const SeenBlock> seen, const Workspace& w, const Rows& out,
                          PartsAhead& ahead, int64_t share) const;
-  kernels::WeighedBlock stored_values(const SeenBlock& b, int64_t i, const Workspace& w,
-                                      kernels::Ahead ahead, KvDType& type) const;
-  bool all_see(uint64_t any, const ScoreBlock& scores) const;
-  bool few() const;
-  bool scales_late() const;
+  Operand stored_values(const SeenBlock& b, const ScoreBlock& weights, float* scratch) const;
   void load_bias(int64_t row, int64_t block, float* out) const;
   template <typename Body>
-  void for_alike(const SeenBlock& b, const ScoreBlock& w, const Body& body) const;
+  void for_alike(const SeenBlock& b, const ScoreBlock& w, const kernels::Ahead& ahead,
+                 const Body& body) const;
   bool finite(const Operand& v, kernels::Range keys) const;
   void accumulate_one_by_one(kernels::Range keys, const Operand& v, const ScoreBlock& w,
                              const Rows& out) const;
@@ -88,9 +88,14 @@ class Tile {
   int64_t t_begin_, t_end_;
   int32_t kv_head_;
   int64_t first_head_, heads_;
+  int64_t rows_, stride_;
   int64_t query_bytes_;
   int64_t stretch_;  ///< blocks
+  bool few_, takes_stored_;
+  bool changes_scores_;  ///< something is done to them between product and softmax
+  bool scales_late_;     ///< softmax scales them
   TileKeys keys_;
+  KvBlocks kv_;
 };
 
 }  // namespace gqa

@@ -37,19 +37,20 @@ class TileKeys {
 
   /// Some key of blocks [begin, end) may be seen.
   bool touch(int64_t begin, int64_t end) const {
-    return std::any_of(touched_.begin(), touched_.end(), [&](const KeyRange& run) {
+    for (const KeyRange& run : touched_) {
       const int64_t first = std::max(run.begin, begin);
       const int64_t last = std::min(run.end, end);
-      return first < last && any_selected(first, last);
-    });
+      if (first < last && any_selected(first, last)) return true;
+    }
+    return false;
   }
 
   /// Every token sees all keys of a block.
   bool all_see(int64_t block) const {
-    const bool in_run = std::any_of(common_.begin(), common_.end(), [&](const KeyRange& run) {
-      return run.begin <= block && block < run.end;
-    });
-    return in_run && all_selected(block);
+    for (const KeyRange& run : common_) {
+      if (run.begin <= block && block < run.end) return all_selected(block);
+    }
+    return false;
   }
 
   /// The first block in [from, end) that touch() says yes to, or end.

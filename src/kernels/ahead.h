@@ -11,6 +11,13 @@ namespace gqa::kernels {
 /// What one prefetch brings: a cache line, of the processors that this is for.
 inline constexpr int64_t ahead_line = 64;
 
+/// The least share of so many lines of which `shares` are all of them. In 32 bits: some processors
+/// take a hundred cycles to divide 64, and this is asked several times for each block.
+inline int64_t share_of(int64_t lines, int64_t shares) {
+  const auto n = static_cast<uint32_t>(shares);
+  return (static_cast<uint32_t>(lines) + n - 1) / n;
+}
+
 /// Spreads prefetching evenly over the steps of a loop.
 class AheadLines {
  public:
@@ -23,7 +30,7 @@ class AheadLines {
         second_level_(ahead.second_level),
         far_(ahead.far) {
     const int64_t lines = (ahead.pieces[0].bytes + ahead.pieces[1].bytes) / line;
-    stride_ = (lines + steps - 1) / steps * line;
+    stride_ = share_of(lines, steps) * line;
   }
   /// Hardly anything where nothing is left: it is in the middle of products.
   [[gnu::always_inline]] void step() {
@@ -56,13 +63,11 @@ class AheadLines {
   int64_t stride_ = 0;
 };
 
-/// Passes of a product over so many columns: tiles of at_once rows, and one of those that are left,
-/// go over columns_of(rows) of them at a time.
-template <typename ColumnsOf>
-int64_t passes_over(int64_t columns, int64_t rows, int64_t at_once, const ColumnsOf& columns_of) {
-  const auto passes = [&](int64_t of_tile) {
-    return (columns + columns_of(of_tile) - 1) / columns_of(of_tile);
-  };
+/// Passes of a product over its columns: passes(rows) for each tile of at_once rows, and for one of
+/// those that are left.
+template <typename Passes>
+int64_t passes_over(int64_t rows, int64_t at_once, const Passes& passes) {
+  if (rows <= at_once) return passes(rows);
   const int64_t left = rows % at_once;
   return rows / at_once * passes(at_once) + (left == 0 ? 0 : passes(left));
 }
@@ -75,7 +80,7 @@ class AheadSteps {
   AheadSteps(const Ahead& ahead, int64_t passes)
       : pieces_(ahead.pieces), second_level_(ahead.second_level) {
     const int64_t lines = (pieces_[0].bytes + pieces_[1].bytes) / ahead_line;
-    share_ = (lines + passes - 1) / passes * ahead_line;
+    share_ = share_of(lines, passes) * ahead_line;
     skip(0);
   }
 

@@ -79,7 +79,7 @@ class Tiled {
   }
 
   static void score(const void* queries, int64_t rows, int64_t head_dim, const BlockWords& k,
-                    Range keys, float* scores, int64_t scores_row, Ahead next) {
+                    Range keys, float* scores, int64_t scores_row, const Ahead& next) {
     // Keys are of int4 still only where vectors are to multiply them, however many rows see them.
     if (k.type == KvDType::int4 || !has_tiles(k.type)) {
       return vectors->score(queries, rows, head_dim, k, keys, scores, scores_row, next);
@@ -94,20 +94,21 @@ class Tiled {
 
   static void softmax(KvDType t, float* scores, int64_t scores_row, const uint64_t* visible,
                       int64_t blocks, int64_t rows, float scale, RowState* states, float* acc,
-                      int64_t v_stride, Ahead next) {
+                      int64_t v_stride, const Ahead& next) {
     const auto body = is_bf16(t) ? to_bf16 : vectors->softmax;
     body(t, scores, scores_row, visible, blocks, rows, scale, states, acc, v_stride, next);
   }
   static void to_bf16(KvDType, float* scores, int64_t scores_row, const uint64_t* visible,
                       int64_t blocks, int64_t rows, float scale, RowState* states, float* acc,
-                      int64_t v_stride, Ahead next) {
+                      int64_t v_stride, const Ahead& next) {
     softmax_to_bf16<Unit>(scores, scores_row, visible, blocks, rows, scale, states, acc, v_stride,
                           next);
   }
 
-  static void accumulate(std::span<const WeighedBlock> blocks, int64_t rows, KvDType t,
-                         int64_t v_head_dim, float* acc, int64_t acc_row) {
-    if (by_vectors(t, rows)) return vectors->accumulate(blocks, rows, t, v_head_dim, acc, acc_row);
+  static void accumulate(std::span<const WeighedBlock> blocks, int64_t rows, int64_t v_head_dim,
+                         float* acc, int64_t acc_row) {
+    const KvDType t = blocks[0].v->type;
+    if (by_vectors(t, rows)) return vectors->accumulate(blocks, rows, v_head_dim, acc, acc_row);
     if (is_quantised(t)) {
       return accumulate_integers<Unit>(blocks, rows, v_head_dim, acc, acc_row);
     }

@@ -124,8 +124,12 @@ HWY_INLINE bool SeesNothing(const uint64_t* visible, int64_t blocks, int64_t row
   return any == 0;
 }
 
-void Softmax(KvDType, float* scores, int64_t scores_row, const uint64_t* visible, int64_t blocks,
-             int64_t rows, float, RowState* states, float* acc, int64_t v_stride, Ahead next) {
+/// Of kBlocks blocks, or so many as are given.
+template <int64_t kBlocks>
+HWY_NOINLINE void SoftmaxOf(float* scores, int64_t scores_row, const uint64_t* visible,
+                            int64_t given, int64_t rows, RowState* states, float* acc,
+                            int64_t v_stride, const Ahead& next) {
+  const int64_t blocks = kBlocks == 0 ? given : kBlocks;
   const F32 d;
   const float none = -std::numeric_limits<float>::infinity();
   AheadLines ahead(next, 2 * rows);
@@ -159,6 +163,13 @@ void Softmax(KvDType, float* scores, int64_t scores_row, const uint64_t* visible
       states[r].sum += hn::GetLane(hn::SumOfLanes(d, sum));
     }
   }
+}
+
+void Softmax(KvDType, float* scores, int64_t scores_row, const uint64_t* visible, int64_t blocks,
+             int64_t rows, float, RowState* states, float* acc, int64_t v_stride,
+             const Ahead& next) {
+  const auto body = blocks == 1 ? SoftmaxOf<1> : SoftmaxOf<0>;
+  body(scores, scores_row, visible, blocks, rows, states, acc, v_stride, next);
 }
 
 void Merge(RowState& state, float* acc, const RowState& later, const float* later_acc,

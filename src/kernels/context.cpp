@@ -31,7 +31,9 @@ const kernels::Table* find_table(std::string_view isa) {
       if (table->isa == isa) return table;
     }
   }
-  if (const auto& pairs = kernels::emulated_pairs_table(); pairs.isa == isa) return &pairs;
+  for (const auto* table : {&kernels::emulated_pairs_table(), &kernels::stretches_table()}) {
+    if (table->isa == isa) return table;
+  }
   fail(ErrorKind::usage, "instruction set '{}' is not one of this machine's: {}", isa,
        fmt::join(available_isas(), ", "));
 }

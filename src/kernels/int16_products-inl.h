@@ -13,9 +13,9 @@ namespace gqa::kernels::HWY_NAMESPACE {
 int64_t Int16QueryBytes(KvDType t, int64_t head_dim);
 void Int16PrepareQuery(KvDType t, const float* q, int64_t head_dim, float scale, void* prepared);
 void Int16Score(const void* queries, int64_t rows, int64_t head_dim, const BlockWords& k,
-                Range keys, float* scores, int64_t scores_row, Ahead next);
-void Int16Accumulate(std::span<const WeighedBlock> blocks, int64_t rows, KvDType t,
-                     int64_t v_head_dim, float* acc, int64_t acc_row);
+                Range keys, float* scores, int64_t scores_row, const Ahead& next);
+void Int16Accumulate(std::span<const WeighedBlock> blocks, int64_t rows, int64_t v_head_dim,
+                     float* acc, int64_t acc_row);
 
 }  // namespace gqa::kernels::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();

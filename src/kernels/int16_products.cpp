@@ -186,10 +186,13 @@ HWY_INLINE void IntegerColumns(const IntegerProduct& p, int64_t row, int64_t beg
 template <KvDType t>
 HWY_NOINLINE void MultiplyRows(const IntegerProduct& p, int64_t rows, int64_t begin, int64_t end,
                                const Ahead& next) {
-  const auto columns_of = [](int64_t r) {
-    return IntegerVectors(r) * static_cast<int64_t>(hn::Lanes(I32()));
+  const int64_t vectors = ceil_div(end - begin, static_cast<int64_t>(hn::Lanes(I32())));
+  const auto passes = [&](int64_t r) {
+    return r == 1   ? ceil_div(vectors, IntegerVectors(1))
+           : r == 2 ? ceil_div(vectors, IntegerVectors(2))
+                    : ceil_div(vectors, IntegerVectors(kIntegerRows));
   };
-  AheadSteps ahead(next, passes_over(end - begin, rows, kIntegerRows, columns_of));
+  AheadSteps ahead(next, passes_over(rows, kIntegerRows, passes));
   for (int64_t row = 0; row < rows; row += kIntegerRows) {
     switch (rows - row) {
       case 1:
@@ -227,7 +230,7 @@ void Int16PrepareQuery(KvDType t, const float* q, int64_t head_dim, float scale,
 }
 
 void Int16Score(const void* queries, int64_t rows, int64_t head_dim, const BlockWords& k,
-                Range keys, float* scores, int64_t scores_row, Ahead next) {
+                Range keys, float* scores, int64_t scores_row, const Ahead& next) {
   if (!is_quantised(k.type)) {
     return Score(queries, rows, head_dim, k, keys, scores, scores_row, next);
   }
@@ -247,13 +250,13 @@ void Int16Score(const void* queries, int64_t rows, int64_t head_dim, const Block
                    next);
 }
 
-void Int16Accumulate(std::span<const WeighedBlock> blocks, int64_t rows, KvDType t,
-                     int64_t v_head_dim, float* acc, int64_t acc_row) {
-  if (!is_quantised(t)) return Accumulate(blocks, rows, t, v_head_dim, acc, acc_row);
+HWY_NOINLINE void AccumulateIntegers(std::span<const WeighedBlock> blocks, int64_t rows,
+                                     int64_t v_head_dim, float* acc, int64_t acc_row) {
   constexpr int64_t row_bytes = RowBytes(key_block);
   alignas(kLine) std::byte weights[kIntegerRows * row_bytes];
   for (const WeighedBlock& block : blocks) {
-    Ahead next = block.next;
+    const KvDType t = block.v->type;
+    const Ahead* next = block.next;
     for (int64_t row = 0; row < rows; row += kIntegerRows) {
       const int64_t n = std::min(kIntegerRows, rows - row);
       if (SeenBlocks(std::span(&block, 1), row, n).size() == 0) continue;
@@ -264,7 +267,7 @@ void Int16Accumulate(std::span<const WeighedBlock> blocks, int64_t rows, KvDType
       const IntegerProduct p{
           .rows = weights,
           .row_bytes = row_bytes,
-          .words = static_cast<const int32_t*>(block.v),
+          .words = static_cast<const int32_t*>(block.v->words),
           .begin = block.keys.begin / word_elements(t),
           .end = ceil_div(int64_t{block.keys.end}, word_elements(t)),
           .columns = v_head_dim,
@@ -272,10 +275,16 @@ void Int16Accumulate(std::span<const WeighedBlock> blocks, int64_t rows, KvDType
           .c_row = acc_row,
           .add = true,
       };
-      MultiplyIntegers(t, p, n, 0, v_head_dim, next);
-      next = {};
+      MultiplyIntegers(t, p, n, 0, v_head_dim, *next);
+      next = &nothing_ahead;
     }
   }
+}
+
+void Int16Accumulate(std::span<const WeighedBlock> blocks, int64_t rows, int64_t v_head_dim,
+                     float* acc, int64_t acc_row) {
+  const auto body = is_quantised(blocks[0].v->type) ? AccumulateIntegers : Accumulate;
+  body(blocks, rows, v_head_dim, acc, acc_row);
 }
 
 }  // namespace gqa::kernels::HWY_NAMESPACE

@@ -62,6 +62,7 @@ struct Ahead {
   bool second_level = false;
   int64_t far = 0;
 };
+inline constexpr Ahead nothing_ahead = {};
 
 /// A block of keys or values as the kernels want it.
 struct BlockWords {
@@ -72,13 +73,12 @@ struct BlockWords {
 
 /// Values of a key block, and the weights that rows give them.
 struct WeighedBlock {
-  const float* weights;     ///< [rows][key_block], as softmax leaves them
-  int64_t weights_row;      ///< from one row to the next
-  const uint64_t* visible;  ///< [rows]: a bit for each key
-  const void* v;            ///< words [key_block][v_head_dim]
-  WordOrder order;          ///< of these
-  Range keys;               ///< all that any row sees are among these
-  Ahead next;               ///< to be prefetched beside
+  const float* weights;                ///< [rows][key_block], as softmax leaves them
+  int64_t weights_row;                 ///< from one row to the next
+  const uint64_t* visible;             ///< [rows]: a bit for each key
+  const BlockWords* v;                 ///< [key_block][v_head_dim]
+  Range keys;                          ///< all that any row sees are among these
+  const Ahead* next = &nothing_ahead;  ///< to be prefetched beside
 };
 
 /// Online softmax of one row: the largest score so far, and the sum of exp(score - max).
@@ -177,7 +177,7 @@ struct Table {
   /// keys [begin, end) and perhaps some beside them. In f32 each score is one chain of
   /// multiply-adds over head_dim, whatever else is computed.
   void (*score)(const void* queries, int64_t rows, int64_t head_dim, const BlockWords& k,
-                Range keys, float* scores, int64_t scores_row, Ahead next);
+                Range keys, float* scores, int64_t scores_row, const Ahead& next);
   /// Blocks of a stretch, 1 or stretch_blocks: more spread what a row costs however few keys it
   /// has, but all keys of a stretch are read before its values, and not what lies one behind the
   /// other.
@@ -205,14 +205,14 @@ struct Table {
   /// taken as stored are of that type.
   void (*softmax)(KvDType t, float* scores, int64_t scores_row, const uint64_t* visible,
                   int64_t blocks, int64_t rows, float scale, RowState* states, float* acc,
-                  int64_t v_stride, Ahead next);
-  /// acc [rows][acc_row] += weights * v of each of at most stretch_blocks blocks, without scales;
-  /// v_head_dim is a multiple of row_padding unless t is taken as stored. In f32 each element is
-  /// one chain of multiply-adds in ascending order, whatever `rows` is, over the blocks' `keys`
-  /// alone. If t is taken as stored, values that are not finite count for rows that see them;
-  /// otherwise for all.
-  void (*accumulate)(std::span<const WeighedBlock> blocks, int64_t rows, KvDType t,
-                     int64_t v_head_dim, float* acc, int64_t acc_row);
+                  int64_t v_stride, const Ahead& next);
+  /// acc [rows][acc_row] += weights * v of each of these blocks, at least one and at most
+  /// stretch_blocks, all of one type t, without scales; v_head_dim is a multiple of row_padding
+  /// unless t is taken as stored. In f32 each element is one chain of multiply-adds in ascending
+  /// order, whatever `rows` is, over the blocks' `keys` alone. If t is taken as stored, values that
+  /// are not finite count for rows that see them; otherwise for all.
+  void (*accumulate)(std::span<const WeighedBlock> blocks, int64_t rows, int64_t v_head_dim,
+                     float* acc, int64_t acc_row);
   /// Gives back what score and accumulate have set up on this thread for their next calls.
   void (*end_run)();
   /// Merges a later partial result of one row into an earlier one.
@@ -266,5 +266,8 @@ std::span<const Table* const> tables();
 std::span<const Table* const> emulated_tables();
 /// The best table but for products of bf16, which are in software: for tests, on every machine.
 const Table& emulated_pairs_table();
+/// The best table whose stretches are of one block, but with stretches of several, as of tiles: for
+/// tests, on every machine.
+const Table& stretches_table();
 
 }  // namespace gqa::kernels

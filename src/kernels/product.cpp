@@ -164,6 +164,16 @@ constexpr int VectorsOf(int r) {
   return kManyRegisters ? 4 : 2;
 }
 
+/// Passes over so many vectors of columns of a tile of r rows, at most R: quotients by constants,
+/// since they are wanted for each block.
+template <int R>
+HWY_INLINE int64_t PassesOf(int64_t vectors, int64_t r) {
+  if constexpr (R > 1) {
+    if (r < R) return PassesOf<R - 1>(vectors, r);
+  }
+  return ceil_div(vectors, int64_t{VectorsOf(R)});
+}
+
 /// Columns [begin, end) of R rows, a whole number of vectors: V of them at a time. What is left
 /// goes at once, too: one vector after the other would broadcast each row as often, and one alone
 /// has too few chains.
@@ -201,12 +211,11 @@ constexpr bool kFollowed = !kManyRegisters && W::kType == KvDType::f32;
 /// Columns [begin, end), a whole number of vectors.
 template <class W>
 HWY_NOINLINE void Product(const float* a, int64_t rows, const W& b, const Layout& l, int64_t begin,
-                          int64_t end, Ahead next) {
-  if (kFollowed<W> && rows == 1) next = {};
-  const auto columns_of = [](int64_t r) {
-    return VectorsOf(static_cast<int>(r)) * static_cast<int64_t>(hn::Lanes(F32()));
-  };
-  AheadSteps ahead(next, passes_over(end - begin, rows, kRows, columns_of));
+                          int64_t end, const Ahead& next) {
+  const int64_t vectors = (end - begin) / static_cast<int64_t>(hn::Lanes(F32()));
+  const auto passes = [&](int64_t r) { return PassesOf<kRows>(vectors, r); };
+  AheadSteps ahead(kFollowed<W> && rows == 1 ? nothing_ahead : next,
+                   passes_over(rows, kRows, passes));
   for (int64_t row = 0; row < rows; row += kRows) {
     const float* x = a + row * l.a_row;
     float* c = l.c + row * l.c_row;
@@ -250,7 +259,7 @@ void PrepareQuery(KvDType, const float* q, int64_t head_dim, float scale, void* 
 }
 
 void Score(const void* queries, int64_t rows, int64_t head_dim, const BlockWords& k, Range keys,
-           float* scores, int64_t scores_row, Ahead next) {
+           float* scores, int64_t scores_row, const Ahead& next) {
   const Layout layout{
       .a_row = head_dim,
       .order = k.order,
@@ -266,19 +275,19 @@ void Score(const void* queries, int64_t rows, int64_t head_dim, const BlockWords
   });
 }
 
-void Accumulate(std::span<const WeighedBlock> blocks, int64_t rows, KvDType t, int64_t v_head_dim,
-                float* acc, int64_t acc_row) {
+void Accumulate(std::span<const WeighedBlock> blocks, int64_t rows, int64_t v_head_dim, float* acc,
+                int64_t acc_row) {
   for (const WeighedBlock& block : blocks) {
     const Layout layout{
         .a_row = block.weights_row,
-        .order = block.order,
+        .order = block.v->order,
         .depth = block.keys,
         .c = acc,
         .c_row = acc_row,
         .add = true,
     };
-    WithWords(t, block.v, [&](const auto& words) HWY_ATTR {
-      Product(block.weights, rows, words, layout, 0, v_head_dim, block.next);
+    WithWords(block.v->type, block.v->words, [&](const auto& words) HWY_ATTR {
+      Product(block.weights, rows, words, layout, 0, v_head_dim, *block.next);
     });
   }
 }

@@ -43,7 +43,7 @@ TilePart prepared_part(const std::byte* rows, int64_t n, const TileWords& words,
 template <class Unit>
 void score_integers(const std::byte* queries, int64_t rows, int64_t head_dim,
                     const TileWords& words, Range keys, float* scores, int64_t scores_row,
-                    Ahead next) {
+                    const Ahead& next) {
   using P = Int8Product<Unit>;
   IntegerSums<Unit> sums;
   const int64_t begin = keys.begin / tile_words;
@@ -71,7 +71,7 @@ void score_integers(const std::byte* queries, int64_t rows, int64_t head_dim,
 
 template <class Unit>
 void score_bf16(const std::byte* queries, int64_t rows, int64_t head_dim, const TileWords& words,
-                Range keys, float* scores, int64_t scores_row, Ahead next) {
+                Range keys, float* scores, int64_t scores_row, const Ahead& next) {
   using P = Bf16Product<Unit>;
   using Product = TileProduct<Unit, P>;
   const int64_t begin = keys.begin / tile_words;
@@ -117,7 +117,7 @@ inline bool sees_any(std::span<const WeighedBlock> blocks, int64_t row) {
 inline std::array<AheadLines, stretch_blocks> aheads(std::span<const WeighedBlock> blocks,
                                                      int64_t steps) {
   std::array<AheadLines, stretch_blocks> ahead;
-  for (size_t i = 0; i < blocks.size(); ++i) ahead[i] = AheadLines(blocks[i].next, steps);
+  for (size_t i = 0; i < blocks.size(); ++i) ahead[i] = AheadLines(*blocks[i].next, steps);
   return ahead;
 }
 
@@ -143,7 +143,7 @@ void accumulate_integers(std::span<const WeighedBlock> blocks, int64_t rows, int
     for (const size_t i : seen) {
       weights[count] = blocks[i].weights + row * blocks[i].weights_row;
       to[count] = prepared[i];
-      const auto* words = static_cast<const std::byte*>(blocks[i].v);
+      const auto* words = static_cast<const std::byte*>(blocks[i].v->words);
       parts[count++] = prepared_part<P>(prepared[i], key_block, {words, columns}, ahead[i]);
     }
     for (int64_t r = 0; r < n; ++r) {
@@ -238,7 +238,7 @@ void accumulate_bf16(std::span<const WeighedBlock> blocks, int64_t rows, int64_t
     std::array<TilePart, stretch_blocks> parts;
     size_t count = 0;
     for (const size_t i : seen) {
-      const TileWords words{static_cast<const std::byte*>(blocks[i].v), columns};
+      const TileWords words{static_cast<const std::byte*>(blocks[i].v->words), columns};
       parts[count++] = {bf16_weights(blocks[i], row),
                         blocks[i].weights_row * int64_t{sizeof(float)}, 0, words, ahead[i]};
     }
@@ -259,8 +259,9 @@ void accumulate_bf16(std::span<const WeighedBlock> blocks, int64_t rows, int64_t
       }
       if (finite) continue;
       for (const size_t i : seen) {
-        add_not_finite(blocks[i], row, n, {static_cast<const std::byte*>(blocks[i].v), columns},
-                       column, column + tiles * tile_words, acc, acc_row);
+        add_not_finite(blocks[i], row, n,
+                       {static_cast<const std::byte*>(blocks[i].v->words), columns}, column,
+                       column + tiles * tile_words, acc, acc_row);
       }
     }
     count = 0;

@@ -82,7 +82,7 @@ template <class Unit>
 template <class Unit>
 void softmax_to_bf16(float* scores, int64_t scores_row, const uint64_t* visible, int64_t blocks,
                      int64_t rows, float scale, RowState* states, float* acc, int64_t v_stride,
-                     Ahead next) {
+                     const Ahead& next) {
   constexpr float none = -std::numeric_limits<float>::infinity();
   constexpr float log2_e = 1.44269504088896341f;
   AheadLines ahead(next, 2 * rows);

@@ -211,7 +211,7 @@ void prepare_query(KvDType t, const float* q, int64_t head_dim, float scale, voi
 }
 
 void score(const void* queries, int64_t rows, int64_t head_dim, const BlockWords& k, Range keys,
-           float* scores, int64_t scores_row, Ahead next) {
+           float* scores, int64_t scores_row, const Ahead& next) {
   if (!is_quantised(k.type)) {
     return avx512->score(queries, rows, head_dim, k, keys, scores, scores_row, next);
   }
@@ -231,9 +231,10 @@ void score(const void* queries, int64_t rows, int64_t head_dim, const BlockWords
   multiply(k.type, p, rows, begin, end);
 }
 
-void accumulate(std::span<const WeighedBlock> blocks, int64_t rows, KvDType t, int64_t v_head_dim,
-                float* acc, int64_t acc_row) {
-  if (!is_quantised(t)) return avx512->accumulate(blocks, rows, t, v_head_dim, acc, acc_row);
+void accumulate(std::span<const WeighedBlock> blocks, int64_t rows, int64_t v_head_dim, float* acc,
+                int64_t acc_row) {
+  const KvDType t = blocks[0].v->type;
+  if (!is_quantised(t)) return avx512->accumulate(blocks, rows, v_head_dim, acc, acc_row);
   constexpr int64_t row_bytes = split_bytes(key_block);
   alignas(64) std::byte split_rows[stretch_blocks][tile_rows * row_bytes];
   for (int64_t row = 0; row < rows; row += tile_rows) {
@@ -248,8 +249,8 @@ void accumulate(std::span<const WeighedBlock> blocks, int64_t rows, KvDType t, i
       const int64_t end = ceil_div(int64_t{block.keys.end}, word_elements(t));
       weights[count] = block.weights + row * block.weights_row;
       split_to[count] = split_rows[i];
-      const Ahead next = row == 0 ? block.next : Ahead{};
-      parts[count++] = {split_rows[i], static_cast<const int32_t*>(block.v), begin, end,
+      const Ahead& next = row == 0 ? *block.next : nothing_ahead;
+      parts[count++] = {split_rows[i], static_cast<const int32_t*>(block.v->words), begin, end,
                         AheadLines(next, steps(end - begin, v_head_dim))};
     }
     if (count == 0) continue;

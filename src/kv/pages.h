@@ -57,11 +57,11 @@ struct KvLayer {
   }
   /// Those keys, behind their scales if there are any.
   std::span<std::byte> key_part(int64_t block, int64_t head) const {
-    return part(block, head).first(part_bytes(head_dim));
+    return part(block, head).first(static_cast<size_t>(key_bytes()));
   }
   /// Those values, likewise.
   std::span<std::byte> value_part(int64_t block, int64_t head) const {
-    return part(block, head).subspan(part_bytes(head_dim));
+    return part(block, head).subspan(static_cast<size_t>(key_bytes()));
   }
   /// Keys [head_dim][page_size] in words.
   std::byte* keys(int64_t block, int64_t head) const {
@@ -70,6 +70,13 @@ struct KvLayer {
   /// Values [page_size][v_head_dim] in words.
   std::byte* values(int64_t block, int64_t head) const {
     return value_part(block, head).data() + scale_bytes();
+  }
+  /// Of one block and head, with its scales.
+  int64_t key_bytes() const { return KvCache::page_size * kv_vector_bytes(dtype, head_dim); }
+  int64_t value_bytes() const { return KvCache::page_size * kv_vector_bytes(dtype, v_head_dim); }
+  /// Of its scales: 0 if there are none.
+  int64_t scale_bytes() const {
+    return is_quantised(dtype) ? KvCache::page_size * static_cast<int64_t>(sizeof(float)) : 0;
   }
   WordOrder key_order() const { return order(head_dim, KvCache::page_size); }
   WordOrder value_order() const { return order(KvCache::page_size, v_head_dim); }
@@ -85,12 +92,6 @@ struct KvLayer {
  private:
   WordOrder order(int64_t depth, int64_t columns) const {
     return in_panels ? WordOrder::panels(dtype, depth, columns) : WordOrder::rows(columns);
-  }
-  int64_t scale_bytes() const {
-    return is_quantised(dtype) ? KvCache::page_size * static_cast<int64_t>(sizeof(float)) : 0;
-  }
-  size_t part_bytes(int64_t dim) const {
-    return static_cast<size_t>(KvCache::page_size * kv_vector_bytes(dtype, dim));
   }
 };
 

@@ -107,12 +107,12 @@ TEST(AheadSteps, TakeBackWhatALongStepAskedForBeyondItsShare) {
 }
 
 TEST(AheadSteps, AreSharedByThePassesOfAllTiles) {
-  const auto columns_of = [](int64_t rows) { return rows == 1 ? 64 : 16; };
-  EXPECT_EQ(passes_over(64, 1, 6, columns_of), 1);
-  EXPECT_EQ(passes_over(64, 4, 6, columns_of), 4);
-  EXPECT_EQ(passes_over(64, 6, 6, columns_of), 4);
-  EXPECT_EQ(passes_over(64, 7, 6, columns_of), 5);
-  EXPECT_EQ(passes_over(56, 32, 6, columns_of), 24);
+  const auto passes = [](int64_t rows) { return rows == 1 ? 1 : 4; };
+  EXPECT_EQ(passes_over(1, 6, passes), 1);
+  EXPECT_EQ(passes_over(4, 6, passes), 4);
+  EXPECT_EQ(passes_over(6, 6, passes), 4);
+  EXPECT_EQ(passes_over(7, 6, passes), 5);
+  EXPECT_EQ(passes_over(32, 6, passes), 24);
 }
 
 }  // namespace

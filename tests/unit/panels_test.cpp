@@ -119,9 +119,9 @@ TEST_P(Isa, SumsOfValuesInPanelsAreThoseOfRows) {
         const Range keys = some_keys(random_);
         const auto sums = [&](const std::vector<std::byte>& words, const WordOrder& order) {
           std::vector<float> acc = before;
-          const WeighedBlock block{weights.data(), key_block, visible.data(), words.data(), order,
-                                   keys,           {}};
-          table.accumulate(std::span(&block, 1), rows, t, dim, acc.data(), dim);
+          const BlockWords v{words.data(), t, order};
+          const WeighedBlock block{weights.data(), key_block, visible.data(), &v, keys};
+          table.accumulate(std::span(&block, 1), rows, dim, acc.data(), dim);
           return acc;
         };
         ASSERT_EQ(sums(v.rows, WordOrder::rows(dim)), sums(v.panels, v.order_of_panels))

@@ -27,7 +27,7 @@ std::vector<float> weights_of_one(KvDType t, int64_t rows) {
 /// All keys of a block, and what rows of weights see of them.
 WeighedBlock whole_block(const std::vector<float>& weights, const std::vector<uint64_t>& visible,
                          const BlockWords& v) {
-  return {weights.data(), stretch_keys, visible.data(), v.words, v.order, {0, key_block}, {}};
+  return {weights.data(), stretch_keys, visible.data(), &v, {0, key_block}};
 }
 
 using Random = std::mt19937_64;
@@ -99,7 +99,7 @@ void expect_whole_sums(const Table& table, Random& random) {
       std::vector<float> acc(static_cast<size_t>(rows * stride), 1.0f);
       const auto values = table.arrange(t, v.data(), key_block, dim, rows, v_scratch.data());
       const WeighedBlock block = whole_block(weights, visible, values);
-      table.accumulate(std::span(&block, 1), rows, values.type, dim, acc.data(), stride);
+      table.accumulate(std::span(&block, 1), rows, dim, acc.data(), stride);
       table.end_run();
       // But for the scale of a row, which rounds.
       for (int64_t s = 0; s < key_block; ++s) {
@@ -215,7 +215,7 @@ TEST_F(Tiles, IntegerTilesGiveTheBitsOfVnni) {
       table->score(queries.data(), rows, dim, keys, {0, key_block}, scores.data(), key_block, {});
       const auto values = table->arrange(t, v.data(), key_block, dim, rows, scratch.data());
       const WeighedBlock block = whole_block(weights, visible, values);
-      table->accumulate(std::span(&block, 1), rows, values.type, dim, acc.data(), acc_row);
+      table->accumulate(std::span(&block, 1), rows, dim, acc.data(), acc_row);
       table->end_run();
       results.push_back(scores);
       results.push_back(acc);
