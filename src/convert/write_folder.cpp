@@ -99,16 +99,19 @@ class FolderWriter {
     const auto source = hasher_.hashes(progress_);
     const auto description = [&] { return describe(job_, source); };
     StagingDir staging(out, job_.options.output.force, Unfinished::kept);
-    if (job_.calibrator &&
-        WriteJournal::subject(staging.path()) == without_fitting(description())) {
+    const fs::path dir = staging.path();
+    // A run that was killed when all was in place left a journal; so does who deletes the folder.
+    if (fs::is_empty(dir)) WriteJournal::discard(dir);
+    if (job_.calibrator && WriteJournal::subject(dir) == without_fitting(description())) {
       job_.calibrator->give_up();
     }
     clear_unless_same(staging, description());
     auto weights = write_better(staging, [&] {
-      WriteJournal journal(staging.path(), description());
-      return write_weights(job_, staging.path(), &journal, pool_, progress_);
+      WriteJournal journal(dir, description());
+      return write_weights(job_, dir, &journal, pool_, progress_);
     });
     finish(staging, description(), std::move(weights));
+    WriteJournal::discard(dir);  // not sooner: whatever comes before then, the same command goes on
   }
 
  private:
@@ -129,7 +132,6 @@ class FolderWriter {
     const auto others = write_other_files(job_, staging.path());
     files.insert(files.end(), others.begin(), others.end());
     write_file(staging.path() / recipe_name, recipe_text(description, files));
-    fs::remove(staging.path() / WriteJournal::name);
     staging.commit();
   }
 

@@ -105,6 +105,7 @@ std::string SafetensorsWriter::header(const Shard& shard) const {
 /// Passes over what earlier runs completed, and opens the shard of the first tensor that they
 /// didn't.
 void SafetensorsWriter::go_on(const Progress& progress) {
+  remove_others();
   while (true) {
     const std::filesystem::path path = dir_ / shards_[shard_].name;
     std::error_code unknown;
@@ -118,6 +119,19 @@ void SafetensorsWriter::go_on(const Progress& progress) {
     close_shard();
   }
   journal_->keep(tensor_);
+}
+
+void SafetensorsWriter::remove_others() const {
+  namespace fs = std::filesystem;
+  std::vector<fs::path> others;
+  std::error_code error;
+  for (fs::directory_iterator it(dir_, error); !error && it != fs::directory_iterator();
+       it.increment(error)) {
+    const auto is_it = [&](const Shard& shard) { return it->path().filename() == shard.name; };
+    if (std::none_of(shards_.begin(), shards_.end(), is_it)) others.push_back(it->path());
+  }
+  for (size_t i = 0; i < others.size() && !error; ++i) fs::remove_all(others[i], error);
+  if (error) fail(ErrorKind::io, "{}: can't be cleaned: {}", dir_.string(), error.message());
 }
 
 /// How much of a shard's file is as the journal says, to the end of a tensor; counts the tensors

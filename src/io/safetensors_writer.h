@@ -50,7 +50,8 @@ struct FileHash {
 class SafetensorsWriter {
  public:
   /// With a journal, goes on after the last tensor that it records and whose bytes are those of its
-  /// hash, and adds to it; `progress` tells of bytes compared.
+  /// hash, and adds to it; `progress` tells of bytes compared. What else is in `dir` goes: nothing
+  /// says whose it is.
   SafetensorsWriter(const std::filesystem::path& dir, std::vector<TensorSpec> tensors,
                     int64_t max_shard_bytes, WriteJournal* journal = nullptr,
                     const Progress& progress = {}, std::string stem = "model");
@@ -83,6 +84,7 @@ class SafetensorsWriter {
   void plan_shards(int64_t max_shard_bytes);
   std::string header(const Shard& shard) const;
   void go_on(const Progress& progress);
+  void remove_others() const;
   int64_t trusted_bytes(std::span<const std::byte> file);
   void open_shard(int64_t keep_bytes = 0);
   void close_shard();

@@ -56,13 +56,20 @@ std::optional<JournalEntry> parse_entry(const std::string& line, const fs::path&
 
 }  // namespace
 
+fs::path WriteJournal::file_of(const fs::path& dir) { return dir.string() + ".journal"; }
+
+void WriteJournal::discard(const fs::path& dir) {
+  std::error_code ignored;
+  fs::remove(file_of(dir), ignored);
+}
+
 std::optional<Json> WriteJournal::subject(const fs::path& dir) {
-  const auto lines = whole_lines(dir / name);
+  const auto lines = whole_lines(file_of(dir));
   return lines.empty() ? std::nullopt : parse_line(lines.front());
 }
 
 WriteJournal::WriteJournal(const fs::path& dir, const Json& subject)
-    : path_(dir / name), subject_(subject) {
+    : path_(file_of(dir)), subject_(subject) {
   const auto lines = whole_lines(path_);
   for (size_t i = 1; i < lines.size(); ++i) {
     const auto entry = parse_entry(lines[i], path_);

@@ -11,6 +11,7 @@ import unittest
 
 import gqa_case
 from model_folder import SOURCE, ModelFolder, read_safetensors, safetensors
+from resume_case import JOURNAL, ResumeCase, files
 from verb_case import HELDOUT
 
 LAYERS = 4
@@ -42,13 +43,10 @@ def some_layers():
     return model
 
 
-class ResumeRefinedTest(gqa_case.GqaCase):
+class ResumeRefinedTest(ResumeCase):
     def setUp(self):
         super().setUp()
         self.source = some_layers().write(self.place())
-        self.work = self.root / "work"
-        self.out = self.work / "out"
-        self.work.mkdir()
         self.text = self.file("text.txt", HELDOUT.read_text("utf-8")[:6000])
         options = ["--kv-heads", "2", "--grouping", "neighbour", "--calibrate", self.text, "--calibrate-tokens", "384",
                    "--sampled-tokens", "16", "--refine", "24", "--threads", "2"]
@@ -57,12 +55,9 @@ class ResumeRefinedTest(gqa_case.GqaCase):
         whole = self.gqa("convert", self.source, self.root / "whole", *options, "--json")
         self.seconds = time.monotonic() - begun
         self.assertEqual(whole.returncode, 0, whole.stderr)
-        self.want = self.files(self.root / "whole")
+        self.want = files(self.root / "whole")
         self.refined = json.loads(whole.stdout)["refined"]
         self.assertEqual([layer["layer"] for layer in self.refined], list(range(LAYERS)))
-
-    def files(self, folder):
-        return {path.name: path.read_bytes() for path in folder.iterdir()}
 
     def start(self):
         return subprocess.Popen([gqa_case.GQA, *self.command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
@@ -86,17 +81,12 @@ class ResumeRefinedTest(gqa_case.GqaCase):
 
     def stop_behind(self, layers):
         """Leaves what a killed run had written when so many layers were refined, but the last of these maybe."""
-        while self.stop(signal.SIGKILL, layers, 0)[0] == 0:  # it was too quick
+        while self.is_done(self.stop(signal.SIGKILL, layers, 0)[0]):  # it was too quick
             shutil.rmtree(self.out)
 
     def fresh(self, line):
         match = LINE.match(line)
         return bool(match) and not match[2]
-
-    def expect_whole(self):
-        self.assertEqual(self.files(self.out), self.want)
-        self.assertEqual([path.name for path in self.work.iterdir()], ["out"])
-        shutil.rmtree(self.out)
 
     def test_signals_at_any_moment(self):
         draw = random.Random(3)
@@ -114,12 +104,13 @@ class ResumeRefinedTest(gqa_case.GqaCase):
                 self.assertEqual(refined, list(range(len(taken_over), len(taken_over) + len(refined))))
             if refined:
                 done = refined[-1]  # the last one may not be written
-            if code == 0:
-                self.expect_whole()
+            if self.is_done(code):
+                if code == 0:
+                    self.expect_whole()
+                shutil.rmtree(self.out)
                 ended += 1
                 done = 0
             else:
-                self.assertFalse(self.out.exists())
                 stops += 1
                 hit.add(len(taken_over) + len(refined))
         self.assertGreater(ended, 1)
@@ -138,10 +129,10 @@ class ResumeRefinedTest(gqa_case.GqaCase):
 
     def test_a_layer_that_is_partly_written_is_done_again(self):
         self.stop_behind(3)
-        part = self.work / ".out.partial"
-        journal = (part / "journal.jsonl").read_text().splitlines(keepends=True)
-        last = max(i for i, line in enumerate(journal) if "layers.1.self_attn.v_proj.weight" in line)
-        (part / "journal.jsonl").write_text("".join(journal[:last]))
+        journal = self.work / JOURNAL
+        lines = journal.read_text().splitlines(keepends=True)
+        last = max(i for i, line in enumerate(lines) if "layers.1.self_attn.v_proj.weight" in line)
+        journal.write_text("".join(lines[:last]))
         run = self.gqa(*self.command, "--json")
         self.assertEqual(run.returncode, 0, run.stderr)
         self.assertEqual([layer["taken_over"] for layer in json.loads(run.stdout)["refined"]],

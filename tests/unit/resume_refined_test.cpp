@@ -45,7 +45,7 @@ class ResumeRefined : public test::RefinedCase {
     const fs::path part = dir_ / ".out.partial";
     const auto subject = WriteJournal::subject(part);
     if (!subject) return 0;
-    const std::string text = test::get_file(part / WriteJournal::name);
+    const std::string text = test::get_file(WriteJournal::file_of(part));
     int64_t n = 0;
     while (text.find(fmt::format("layers.{}.self_attn.o_proj.weight", n)) != text.npos) ++n;
     return n;
@@ -127,7 +127,7 @@ TEST_F(ResumeRefined, AnEntryWithoutItsNoteIsNotTold) {
   const int64_t all = calls_;
   fs::remove_all(dir_ / "out");
   ASSERT_FALSE(run(all - 1));
-  const fs::path journal = dir_ / ".out.partial" / WriteJournal::name;
+  const fs::path journal = WriteJournal::file_of(dir_ / ".out.partial");
   std::string text = test::get_file(journal);
   for (size_t at; (at = text.find(",\"note\"")) != text.npos;) {
     text.erase(at, text.find('}', at) + 1 - at);

@@ -66,8 +66,20 @@ class Resume : public testing::Test {
       fs::remove_all(dir_ / "late/out");
       EXPECT_FALSE(run(dir_ / "late", all - 1));
     }
-    fs::copy(dir_ / "late" / part_name, parent / part_name, fs::copy_options::recursive);
+    fs::copy(dir_ / "late", parent, fs::copy_options::recursive);
     return parent;
+  }
+
+  /// All files that such a run leaves; names are seen from `late`.
+  Content left_late() {
+    const fs::path parent = stopped_late();
+    Content all;
+    for (const auto& [name, content] : folder_content(parent / part_name)) {
+      all[fs::path(part_name) / name] = content;
+    }
+    const fs::path journal = WriteJournal::file_of(parent / part_name);
+    all[journal.filename()] = get_file(journal);
+    return all;
   }
 
   /// Goes on in `parent`, and has then what was wanted and nothing else.
@@ -120,11 +132,11 @@ TEST_F(Resume, GoesOnFromWhatIsComplete) {
 }
 
 TEST_F(Resume, TornFilesAreWrittenAgain) {
-  for (const auto& [name, content] : folder_content(stopped_late() / part_name)) {
+  for (const auto& [name, content] : left_late()) {
     for (size_t size = 0; size < content.size(); size += 1201) {
       SCOPED_TRACE(fmt::format("{} cut to {}", name, size));
       const fs::path parent = stopped_late();
-      fs::resize_file(parent / part_name / name, size);
+      fs::resize_file(parent / name, size);
       expect_whole(parent);
       if (HasFatalFailure()) return;
       fs::remove_all(parent);
@@ -133,13 +145,13 @@ TEST_F(Resume, TornFilesAreWrittenAgain) {
 }
 
 TEST_F(Resume, ChangedBytesAreNotTrusted) {
-  for (const auto& [name, content] : folder_content(stopped_late() / part_name)) {
+  for (const auto& [name, content] : left_late()) {
     for (size_t at = 3; at < content.size(); at += 2003) {
       SCOPED_TRACE(fmt::format("{} changed at {}", name, at));
       const fs::path parent = stopped_late();
       std::string changed = content;
       changed[at] = static_cast<char>(changed[at] ^ 1);
-      put_file(parent / part_name / name, changed);
+      put_file(parent / name, changed);
       // What the journal says that is being made may then be something else.
       const auto before = WriteJournal::subject(dir_ / "late" / part_name);
       options_.output.force = WriteJournal::subject(parent / part_name) != before;
@@ -172,6 +184,38 @@ TEST_F(Resume, RefusesTheRemainsOfAnotherConversion) {
   other.output.resume = false;
   convert(dir_ / "in", dir_ / "whole/out", other);
   EXPECT_EQ(folder_content(parent / "out"), folder_content(dir_ / "whole/out"));
+}
+
+TEST_F(Resume, KeepsAllUntilItIsInPlace) {
+  fs::create_directory(dir_ / "taken");
+  const fs::path out = dir_ / "taken/out";
+  const Progress take_the_name = [&](std::string_view what, int64_t done, int64_t total) {
+    if (what == "convert" && done == total) fs::create_directory(out);
+  };
+  expect_error(ErrorKind::cannot_create, {"taken/out"},
+               [&] { convert(dir_ / "in", out, options_, take_the_name); });
+  fs::remove(out);
+  expect_whole(dir_ / "taken");
+  EXPECT_EQ(first_done_, plan_convert(dir_ / "in", options_).plan().output_bytes);
+}
+
+TEST_F(Resume, AFolderThatIsDeletedIsForgotten) {
+  const fs::path parent = stopped_late();
+  fs::remove_all(parent / part_name);
+  options_.seed = 1;
+  options_.output.resume = false;
+  convert(dir_ / "in", dir_ / "whole/other", options_);
+  want_ = folder_content(dir_ / "whole/other");
+  options_.output.resume = true;
+  expect_whole(parent);
+}
+
+TEST_F(Resume, WhatIsNotItsOwnGoes) {
+  const fs::path parent = stopped_late();
+  put_file(parent / part_name / "tokenizer.json", "{}");
+  fs::create_directories(parent / part_name / "original/deep");
+  expect_whole(parent);
+  EXPECT_EQ(first_done_, plan_convert(dir_ / "in", options_).plan().output_bytes);
 }
 
 TEST_F(Resume, OneProcessAtATime) {

@@ -29,7 +29,7 @@ const std::vector<JournalEntry> entries = {{"a", "x.safetensors", 7, "12"},
 
 /// As many entries as `text` has whole.
 size_t entries_of(const fs::path& dir, std::string_view text) {
-  put_file(dir / WriteJournal::name, text);
+  put_file(WriteJournal::file_of(dir), text);
   const WriteJournal journal(dir, subject);
   const auto& found = journal.entries();
   EXPECT_TRUE(std::equal(found.begin(), found.end(), entries.begin()));
@@ -37,34 +37,38 @@ size_t entries_of(const fs::path& dir, std::string_view text) {
 }
 
 TEST(WriteJournal, RemembersWholeLines) {
-  const test::TempDir dir;
-  EXPECT_EQ(WriteJournal::subject(dir.path()), std::nullopt);
+  const test::TempDir root;
+  const fs::path dir = root / "part";
+  EXPECT_EQ(WriteJournal::subject(dir), std::nullopt);
   {
-    WriteJournal journal(dir.path(), subject);
+    WriteJournal journal(dir, subject);
     for (const auto& entry : entries) journal.add(entry);
   }
-  EXPECT_EQ(WriteJournal::subject(dir.path()), subject);
-  const std::string text = get_file(dir / WriteJournal::name);
+  EXPECT_EQ(WriteJournal::subject(dir), subject);
+  const std::string text = get_file(WriteJournal::file_of(dir));
   size_t seen = 0;
   for (size_t size = 0; size <= text.size(); ++size) {
-    const size_t found = entries_of(dir.path(), text.substr(0, size));
+    const size_t found = entries_of(dir, text.substr(0, size));
     const auto lines = std::count(text.begin(), text.begin() + size, '\n');
     EXPECT_EQ(found, lines == 0 ? 0 : lines - 1) << size;
     seen = std::max(seen, found);
   }
   EXPECT_EQ(seen, entries.size());
-  EXPECT_EQ(entries_of(dir.path(), text + "{}\n" + text), entries.size());
-  put_file(dir / WriteJournal::name, "\xff\n");
-  EXPECT_EQ(WriteJournal::subject(dir.path()), std::nullopt);
+  EXPECT_EQ(entries_of(dir, text + "{}\n" + text), entries.size());
+  put_file(WriteJournal::file_of(dir), "\xff\n");
+  EXPECT_EQ(WriteJournal::subject(dir), std::nullopt);
+  WriteJournal::discard(dir);
+  EXPECT_TRUE(fs::is_empty(root.path()));
 }
 
 TEST(WriteJournal, ForgetsAndGoesOn) {
-  const test::TempDir dir;
-  WriteJournal journal(dir.path(), subject);
+  const test::TempDir root;
+  const fs::path dir = root / "part";
+  WriteJournal journal(dir, subject);
   for (const auto& entry : entries) journal.add(entry);
   journal.keep(1);
   journal.add(entries[1]);
-  EXPECT_EQ(WriteJournal(dir.path(), subject).entries(),
+  EXPECT_EQ(WriteJournal(dir, subject).entries(),
             (std::vector<JournalEntry>{entries[0], entries[1]}));
 }
 
