@@ -94,8 +94,8 @@ class KvBlocks {
     const std::byte* words = part + scale_bytes_;
     const int64_t columns = matrix.columns;
     if (takes_stored_) {
-      return {kernels_.arrange(type_, words, matrix.depth, columns, rows, scratch), scales,
-              columns};
+      return {kernels_.arrange(type_, words, matrix.order, matrix.depth, columns, rows, scratch),
+              scales, columns};
     }
     const bool in_place = (as_stored || type_ == KvDType::f32) && matrix.stride == columns;
     if (in_place) return {{words, type_, matrix.order}, scales, columns};

@@ -3,13 +3,15 @@
 #if defined(__x86_64__)
 
 #include "kernels/emulated_tiles.h"
-#include "kernels/hardware_tiles.h"
 #include "kernels/tile_attention.h"
 #include "kernels/tile_gradient.h"
 #include "kernels/tile_softmax.h"
+#if !defined(GQA_EMULATE_AVX512)
+#include "kernels/hardware_tiles.h"
+#endif
 
-HWY_PUSH_ATTRIBUTES("avx512f,avx512bw,avx512dq,avx512vl,fma")
-namespace gqa::kernels {
+GQA_BEFORE_AVX512()
+namespace gqa::kernels::GQA_AVX512 {
 namespace {
 
 /// What multiplies integers of a few rows, and all that has no tiles.
@@ -58,10 +60,10 @@ class Tiled {
     return t == KvDType::int4 && vectors->takes_stored(t) && rows <= most_vector_rows;
   }
 
-  static BlockWords arrange(KvDType t, const void* words, int64_t depth, int64_t columns,
-                            int64_t rows, void* scratch) {
-    if (by_vectors(t, rows)) return {words, t, WordOrder::rows(columns)};
-    return {words_in_tiles(t, words, depth, columns, scratch),
+  static BlockWords arrange(KvDType t, const void* words, const WordOrder& order, int64_t depth,
+                            int64_t columns, int64_t rows, void* scratch) {
+    if (by_vectors(t, rows)) return {words, t, order};
+    return {words_in_tiles(t, words, order, depth, columns, scratch),
             t == KvDType::int4 ? KvDType::int8 : t, WordOrder::rows(round_up(columns, tile_words))};
   }
 
@@ -118,20 +120,22 @@ class Tiled {
 
 }  // namespace
 
+#if !defined(GQA_EMULATE_AVX512)
 const Table* amx_table(const Table& base) {
   if (!HardwareTiles::available()) return nullptr;
   vectors = &base;
   static const Table table = Tiled<HardwareTiles>::table("avx512_amx");
   return &table;
 }
+#endif
 
-const Table* emulated_amx_table(const Table& base) {
+const Table& emulated_amx_table(const Table& base) {
   vectors = &base;
   static const Table table = Tiled<EmulatedTiles>::table("amx_emulated");
-  return &table;
+  return table;
 }
 
-}  // namespace gqa::kernels
-HWY_POP_ATTRIBUTES
+}  // namespace gqa::kernels::GQA_AVX512
+GQA_AFTER_AVX512()
 
 #endif

@@ -12,7 +12,7 @@
 
 #include "core/fail.h"
 
-HWY_PUSH_ATTRIBUTES("avx512f,avx512bw,avx512dq,avx512vl,fma")
+HWY_PUSH_ATTRIBUTES("avx2,fma")
 namespace gqa::kernels {
 namespace {
 
@@ -144,13 +144,6 @@ void EmulatedTiles::round(const float* x, void* to) {
     rounded[i] = static_cast<uint16_t>(r >> 16);
   }
   std::memcpy(to, rounded, sizeof rounded);
-}
-
-void EmulatedTiles::round(__m512 low, __m512 high, void* to) {
-  float x[32];
-  _mm512_storeu_ps(x, low);
-  _mm512_storeu_ps(x + 16, high);
-  round(x, to);
 }
 
 }  // namespace gqa::kernels

@@ -3,12 +3,15 @@
 
 #if defined(__x86_64__)
 
-#include "kernels/split_avx512.h"
+#include <cstring>
+
+#include <hwy/base.h>
+
 #include "kernels/tiles.h"
 
 namespace gqa::kernels {
 
-/// Needs AVX-512, for speed. What makes the processor fault makes it throw Error.
+/// Needs AVX2, for speed. What makes the processor fault makes it throw Error.
 class EmulatedTiles {
  public:
   static void configure(const TileShapes& shapes);
@@ -35,7 +38,14 @@ class EmulatedTiles {
   }
   /// As VCVTNE2PS2BF16: what is subnormal becomes 0, NaN stays NaN.
   static void round(const float* x, void* to);
-  static void round(__m512 low, __m512 high, void* to);
+  template <class V>
+  [[gnu::always_inline]] static void round(V low, V high, void* to) {
+    float x[32];
+    static_assert(2 * sizeof low == sizeof x);
+    std::memcpy(x, &low, sizeof low);
+    std::memcpy(x + 16, &high, sizeof high);
+    round(x, to);
+  }
 
  private:
   static void zero_tile(int tile);

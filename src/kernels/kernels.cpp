@@ -120,7 +120,7 @@ namespace {
 struct Tables {
   std::array<const Table*, 8> list{};
   size_t count = 0;
-  std::array<const Table*, 1> emulated{};
+  std::array<const Table*, 2> emulated{};
   size_t emulated_count = 0;
 
   Tables() {
@@ -134,13 +134,23 @@ struct Tables {
 #if HWY_TARGETS & HWY_AVX3
     if (supported & HWY_AVX3) {
       const Table* avx512 = N_AVX3::GetTable();
-      const Table* vnni = vnni_table(*avx512);
+      const bool has_vnni = __builtin_cpu_supports("avx512vnni");
+      const Table* vnni = has_vnni ? &hardware_avx512::vnni_table(*avx512) : nullptr;
       const Table& vectors = vnni ? *vnni : *avx512;
       const Table* int16 = vnni ? nullptr : N_AVX3::GetInt16Table();
-      for (const Table* better : {amx_table(vectors), vnni, int16, avx512}) {
+      for (const Table* better : {hardware_avx512::amx_table(vectors), vnni, int16, avx512}) {
         if (better) list[count++] = better;
       }
-      if (const Table* amx = emulated_amx_table(vectors)) emulated[emulated_count++] = amx;
+      emulated[emulated_count++] = &hardware_avx512::emulated_amx_table(vectors);
+    }
+#endif
+#if HWY_TARGETS & HWY_AVX2
+    if ((supported & HWY_AVX2) && !__builtin_cpu_supports("avx512vnni")) {
+      const Table& vnni = emulated_avx512::vnni_table(*N_AVX2::GetTable());
+      if (emulated_count == 0) {
+        emulated[emulated_count++] = &emulated_avx512::emulated_amx_table(vnni);
+      }
+      emulated[emulated_count++] = &vnni;
     }
 #endif
 #if HWY_TARGETS & HWY_AVX2

@@ -162,12 +162,12 @@ struct Table {
   /// Whether queries and weights that meet this type are rounded for it, so that its words must
   /// not be unpacked to f32 first, but arranged.
   bool (*takes_stored)(KvDType t);
-  /// Words [depth][columns] of a type that it takes so, in the order that score and accumulate
-  /// want of so many rows, all that see some of the block: where they lie or, if that is not it, in
-  /// scratch, aligned to a cache line: of keys [64 * max(16, depth)] floats, of values
-  /// [64 * columns], rounded up to row_padding.
-  BlockWords (*arrange)(KvDType t, const void* words, int64_t depth, int64_t columns, int64_t rows,
-                        void* scratch);
+  /// Words [depth][columns] of a type that it takes so, which lie in `order`, in the order that
+  /// score and accumulate want of so many rows, all that see some of the block: where they lie or,
+  /// if that is not it, in scratch, aligned to a cache line: of keys [64 * max(16, depth)] floats,
+  /// of values [64 * columns], rounded up to row_padding.
+  BlockWords (*arrange)(KvDType t, const void* words, const WordOrder& order, int64_t depth,
+                        int64_t columns, int64_t rows, void* scratch);
   /// Bytes of a prepared query, a whole number of cache lines if t is taken as stored.
   int64_t (*query_bytes)(KvDType t, int64_t head_dim);
   /// prepared [query_bytes] = scale * q [head_dim], for keys of a cache of type t.

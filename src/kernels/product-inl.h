@@ -5,8 +5,8 @@ namespace gqa::kernels::HWY_NAMESPACE {
 
 // As in kernels.h.
 bool TakesStored(KvDType t);
-BlockWords Arrange(KvDType t, const void* words, int64_t depth, int64_t columns, int64_t rows,
-                   void* scratch);
+BlockWords Arrange(KvDType t, const void* words, const WordOrder& order, int64_t depth,
+                   int64_t columns, int64_t rows, void* scratch);
 int64_t QueryBytes(KvDType t, int64_t head_dim);
 void PrepareQuery(KvDType t, const float* q, int64_t head_dim, float scale, void* prepared);
 void Score(const void* queries, int64_t rows, int64_t head_dim, const BlockWords& k, Range keys,

@@ -243,8 +243,9 @@ HWY_NOINLINE void Product(const float* a, int64_t rows, const W& b, const Layout
 }
 
 bool TakesStored(KvDType) { return false; }
-BlockWords Arrange(KvDType t, const void* words, int64_t, int64_t columns, int64_t, void*) {
-  return {words, t, WordOrder::rows(columns)};
+BlockWords Arrange(KvDType t, const void* words, const WordOrder& order, int64_t, int64_t, int64_t,
+                   void*) {
+  return {words, t, order};
 }
 void EndRun() {}
 

@@ -9,8 +9,8 @@
 #include "kernels/integer_scale.h"
 #include "kernels/kernels.h"
 
-HWY_PUSH_ATTRIBUTES("avx512f,avx512bw,avx512dq,avx512vl,fma")
-namespace gqa::kernels {
+GQA_BEFORE_AVX512()
+namespace gqa::kernels::GQA_AVX512 {
 
 namespace {
 
@@ -88,7 +88,7 @@ void split_weights(const float* const* from, int64_t count, std::byte* const* to
   for (int64_t i = 0; i < count; ++i) split(from[i], key_block, largest, 1.0f, to[i]);
 }
 
-}  // namespace gqa::kernels
-HWY_POP_ATTRIBUTES
+}  // namespace gqa::kernels::GQA_AVX512
+GQA_AFTER_AVX512()
 
 #endif

@@ -5,15 +5,10 @@
 
 #if defined(__x86_64__)
 
-// GCC 12 warns of its own intrinsics (bug 105593).
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#pragma GCC diagnostic ignored "-Wuninitialized"
-#include <immintrin.h>
+#include "kernels/avx512.h"
 
-#include <hwy/base.h>
-
-HWY_PUSH_ATTRIBUTES("avx512f,avx512bw,avx512dq,avx512vl,fma")
-namespace gqa::kernels {
+GQA_BEFORE_AVX512()
+namespace gqa::kernels::GQA_AVX512 {
 
 /// The largest magnitude of x [n]; NaN if there is one among them.
 float largest_magnitude(const float* x, int64_t n);
@@ -32,7 +27,7 @@ void split_weights(const float* const* from, int64_t count, std::byte* const* to
                          _mm512_mul_ps(_mm512_cvtepi32_ps(low), _mm512_set1_ps(scale)));
 }
 
-}  // namespace gqa::kernels
-HWY_POP_ATTRIBUTES
+}  // namespace gqa::kernels::GQA_AVX512
+GQA_AFTER_AVX512()
 
 #endif

@@ -11,8 +11,8 @@
 #include "kernels/tile_words.h"
 #include "kernels/weighed_blocks.h"
 
-HWY_PUSH_ATTRIBUTES("avx512f,avx512bw,avx512dq,avx512vl,fma")
-namespace gqa::kernels {
+GQA_BEFORE_AVX512()
+namespace gqa::kernels::GQA_AVX512 {
 
 /// Sums of integers of up to 16 rows and some columns.
 template <class Unit>
@@ -269,7 +269,7 @@ void accumulate_bf16(std::span<const WeighedBlock> blocks, int64_t rows, int64_t
   }
 }
 
-}  // namespace gqa::kernels
-HWY_POP_ATTRIBUTES
+}  // namespace gqa::kernels::GQA_AVX512
+GQA_AFTER_AVX512()
 
 #endif

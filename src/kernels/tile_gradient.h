@@ -6,8 +6,8 @@
 #include "kernels/tile_products.h"
 #include "kernels/tile_shapes.h"
 
-HWY_PUSH_ATTRIBUTES("avx512f,avx512bw,avx512dq,avx512vl,fma")
-namespace gqa::kernels {
+GQA_BEFORE_AVX512()
+namespace gqa::kernels::GQA_AVX512 {
 
 /// As Table::multiply_pairs().
 template <class Unit>
@@ -42,7 +42,7 @@ void multiply_pairs(const PairProduct& p) {
   }
 }
 
-}  // namespace gqa::kernels
-HWY_POP_ATTRIBUTES
+}  // namespace gqa::kernels::GQA_AVX512
+GQA_AFTER_AVX512()
 
 #endif

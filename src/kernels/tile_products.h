@@ -14,8 +14,8 @@
 #include "kernels/split_avx512.h"
 #include "kernels/tiles.h"
 
-HWY_PUSH_ATTRIBUTES("avx512f,avx512bw,avx512dq,avx512vl,fma")
-namespace gqa::kernels {
+GQA_BEFORE_AVX512()
+namespace gqa::kernels::GQA_AVX512 {
 
 // Rows, that is queries and weights, are pieces of numbers behind a header with a scale: a
 // SplitHeader. A row of a tile, a chunk, is 64 bytes of a piece; behind the last element there are
@@ -179,7 +179,7 @@ class TileProduct {
   }
 };
 
-}  // namespace gqa::kernels
-HWY_POP_ATTRIBUTES
+}  // namespace gqa::kernels::GQA_AVX512
+GQA_AFTER_AVX512()
 
 #endif

@@ -11,8 +11,8 @@
 #include "kernels/split_avx512.h"
 #include "kernels/tiles.h"
 
-HWY_PUSH_ATTRIBUTES("avx512f,avx512bw,avx512dq,avx512vl,fma")
-namespace gqa::kernels {
+GQA_BEFORE_AVX512()
+namespace gqa::kernels::GQA_AVX512 {
 
 /// 2^x for x <= 0 or little above; exactly 0 below -126 and for -inf; NaN stays. 2^r by a
 /// polynomial of degree 5 on |r| <= 1/2, fitted for the least maximal relative error, 2^-23.6: with
@@ -121,7 +121,7 @@ void softmax_to_bf16(float* scores, int64_t scores_row, const uint64_t* visible,
   }
 }
 
-}  // namespace gqa::kernels
-HWY_POP_ATTRIBUTES
+}  // namespace gqa::kernels::GQA_AVX512
+GQA_AFTER_AVX512()
 
 #endif

@@ -10,8 +10,8 @@
 #include "core/kv_words.h"
 #include "kernels/tile_products.h"
 
-HWY_PUSH_ATTRIBUTES("avx512f,avx512bw,avx512dq,avx512vl,fma")
-namespace gqa::kernels {
+GQA_BEFORE_AVX512()
+namespace gqa::kernels::GQA_AVX512 {
 
 constexpr bool has_tiles(KvDType t) { return t == KvDType::bf16 || is_quantised(t); }
 
@@ -24,20 +24,21 @@ constexpr bool has_tiles(KvDType t) { return t == KvDType::bf16 || is_quantised(
 
 /// Words [depth][columns] of a cache as TileWords: where they lie if that is whole tiles; else a
 /// copy, in which int4 is int8.
-inline const void* words_in_tiles(KvDType t, const void* words, int64_t depth, int64_t columns,
-                                  void* scratch) {
+inline const void* words_in_tiles(KvDType t, const void* words, const WordOrder& order,
+                                  int64_t depth, int64_t columns, void* scratch) {
   const int64_t chunk = t == KvDType::bf16 ? 32 : 64;
   const int64_t padded = round_up(columns, tile_words);
-  if (t != KvDType::int4 && depth % chunk == 0 && padded == columns) return words;
+  const bool in_rows = order.row == columns;
+  if (t != KvDType::int4 && in_rows && depth % chunk == 0 && padded == columns) return words;
   const auto* from = static_cast<const int32_t*>(words);
   auto* to = static_cast<int32_t*>(scratch);
   const int64_t end = ceil_div(depth, chunk) * tile_rows * padded;
   int64_t done = 0;
-  for (int64_t k = 0; k < ceil_div(depth, word_elements(t)); ++k, from += columns) {
+  for (int64_t k = 0; k < ceil_div(depth, word_elements(t)); ++k) {
     for (int64_t c = 0; c < padded; c += tile_words) {
       const int64_t left = std::min(tile_words, columns - c);
       const auto some = static_cast<__mmask16>(0xffff >> (tile_words - left));
-      const __m512i word = _mm512_maskz_loadu_epi32(some, from + c);
+      const __m512i word = _mm512_maskz_loadu_epi32(some, from + order.at(k, c));
       if (t != KvDType::int4) {
         _mm512_storeu_si512(to + done + c, word);
       } else {
@@ -88,7 +89,7 @@ inline void add_not_finite(const WeighedBlock& block, int64_t row, int64_t n,
   }
 }
 
-}  // namespace gqa::kernels
-HWY_POP_ATTRIBUTES
+}  // namespace gqa::kernels::GQA_AVX512
+GQA_AFTER_AVX512()
 
 #endif

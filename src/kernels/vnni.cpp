@@ -13,11 +13,12 @@
 #include "kernels/split_avx512.h"
 #include "kernels/weighed_blocks.h"
 
-HWY_PUSH_ATTRIBUTES("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma")
-namespace gqa::kernels {
+GQA_BEFORE_AVX512()
+namespace gqa::kernels::GQA_AVX512 {
 namespace {
 
-const Table* avx512 = nullptr;
+/// What multiplies all else.
+const Table* vectors = nullptr;
 
 /// Words of integers of 4 bits or 8. The instruction multiplies unsigned bytes by signed ones, so
 /// both are made unsigned: what is added to each integer comes off again with the sum of the row.
@@ -50,12 +51,6 @@ struct Words<KvDType::int4> {
     return _mm512_and_si512(kPart == 0 ? bytes : _mm512_srli_epi16(bytes, 4), nibble);
   }
 };
-
-/// sum + the dot products of each four bytes. As assembly since GCC 12 copies every accumulator of
-/// the intrinsic back and forth, which takes a third of the speed.
-[[gnu::always_inline]] inline void add_dots(__m512i& sum, __m512i unsigned_bytes, __m512i bytes) {
-  asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(unsigned_bytes), "v"(bytes));
-}
 
 /// Split rows and the words that they meet.
 struct Part {
@@ -202,18 +197,18 @@ int64_t steps(int64_t words, int64_t columns) {
 }
 
 int64_t query_bytes(KvDType t, int64_t head_dim) {
-  return is_quantised(t) ? split_bytes(head_dim) : avx512->query_bytes(t, head_dim);
+  return is_quantised(t) ? split_bytes(head_dim) : vectors->query_bytes(t, head_dim);
 }
 
 void prepare_query(KvDType t, const float* q, int64_t head_dim, float scale, void* prepared) {
-  if (!is_quantised(t)) return avx512->prepare_query(t, q, head_dim, scale, prepared);
+  if (!is_quantised(t)) return vectors->prepare_query(t, q, head_dim, scale, prepared);
   split(q, head_dim, scale, static_cast<std::byte*>(prepared));
 }
 
 void score(const void* queries, int64_t rows, int64_t head_dim, const BlockWords& k, Range keys,
            float* scores, int64_t scores_row, const Ahead& next) {
   if (!is_quantised(k.type)) {
-    return avx512->score(queries, rows, head_dim, k, keys, scores, scores_row, next);
+    return vectors->score(queries, rows, head_dim, k, keys, scores, scores_row, next);
   }
   const int64_t words = ceil_div(head_dim, word_elements(k.type));
   const int64_t begin = keys.begin / 16 * 16, end = round_up(int64_t{keys.end}, 16);
@@ -234,7 +229,7 @@ void score(const void* queries, int64_t rows, int64_t head_dim, const BlockWords
 void accumulate(std::span<const WeighedBlock> blocks, int64_t rows, int64_t v_head_dim, float* acc,
                 int64_t acc_row) {
   const KvDType t = blocks[0].v->type;
-  if (!is_quantised(t)) return avx512->accumulate(blocks, rows, v_head_dim, acc, acc_row);
+  if (!is_quantised(t)) return vectors->accumulate(blocks, rows, v_head_dim, acc, acc_row);
   constexpr int64_t row_bytes = split_bytes(key_block);
   alignas(64) std::byte split_rows[stretch_blocks][tile_rows * row_bytes];
   for (int64_t row = 0; row < rows; row += tile_rows) {
@@ -276,12 +271,11 @@ void accumulate(std::span<const WeighedBlock> blocks, int64_t rows, int64_t v_he
 
 }  // namespace
 
-const Table* vnni_table(const Table& base) {
-  if (!__builtin_cpu_supports("avx512vnni")) return nullptr;
+const Table& vnni_table(const Table& base) {
   static const Table table = [&] {
-    avx512 = &base;
+    vectors = &base;
     Table changed = base;
-    changed.isa = "avx512_vnni";
+    changed.isa = emulates ? "vnni_emulated" : "avx512_vnni";
     changed.takes_stored = is_quantised;
     changed.query_bytes = query_bytes;
     changed.prepare_query = prepare_query;
@@ -289,10 +283,10 @@ const Table* vnni_table(const Table& base) {
     changed.accumulate = accumulate;
     return changed;
   }();
-  return &table;
+  return table;
 }
 
-}  // namespace gqa::kernels
-HWY_POP_ATTRIBUTES
+}  // namespace gqa::kernels::GQA_AVX512
+GQA_AFTER_AVX512()
 
 #endif

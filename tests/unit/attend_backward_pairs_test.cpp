@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "kernels/context.h"
+#include "support/all_tables.h"
 #include "support/backward_comparison.h"
 
 namespace gqa {
@@ -18,10 +19,8 @@ using test::draw;
 using test::Random;
 
 std::vector<const Table*> all_tables() {
-  std::vector<const Table*> all{&kernels::emulated_pairs_table()};
-  for (const auto some : {kernels::tables(), kernels::emulated_tables()}) {
-    all.insert(all.end(), some.begin(), some.end());
-  }
+  std::vector<const Table*> all = test::all_tables();
+  all.push_back(&kernels::emulated_pairs_table());
   return all;
 }
 

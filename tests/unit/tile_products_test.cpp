@@ -9,6 +9,7 @@
 
 #include "core/kv_words.h"
 #include "kernels/kernels.h"
+#include "support/all_tables.h"
 
 namespace gqa::kernels {
 namespace {
@@ -35,7 +36,7 @@ using Random = std::mt19937_64;
 class Tiles : public ::testing::Test {
  protected:
   void SetUp() override {
-    if (emulated_tables().empty()) GTEST_SKIP() << "tiles are emulated with AVX-512";
+    if (emulated_tables().empty()) GTEST_SKIP() << "tiles are emulated with AVX2";
   }
   const Table& tiles() const { return *emulated_tables().front(); }
   Random random_{1};
@@ -92,12 +93,14 @@ void expect_whole_sums(const Table& table, Random& random) {
       const auto size = static_cast<size_t>(rows * key_block);
       std::vector<float> scores(size);
       const std::vector<float> weights = weights_of_one(t, rows);
-      const auto keys = table.arrange(t, k.data(), dim, key_block, rows, scratch.data());
+      const auto keys = table.arrange(t, k.data(), WordOrder::rows(key_block), dim, key_block, rows,
+                                      scratch.data());
       table.score(queries.data(), rows, dim, keys, {0, key_block}, scores.data(), key_block, {});
       const std::vector<uint64_t> visible(static_cast<size_t>(rows), ~uint64_t{0});
       const int64_t stride = (dim + 15) / 16 * 16;
       std::vector<float> acc(static_cast<size_t>(rows * stride), 1.0f);
-      const auto values = table.arrange(t, v.data(), key_block, dim, rows, v_scratch.data());
+      const auto values =
+          table.arrange(t, v.data(), WordOrder::rows(dim), key_block, dim, rows, v_scratch.data());
       const WeighedBlock block = whole_block(weights, visible, values);
       table.accumulate(std::span(&block, 1), rows, dim, acc.data(), stride);
       table.end_run();
@@ -126,11 +129,9 @@ void expect_whole_sums(const Table& table, Random& random) {
 
 TEST(StoredProducts, RowsAndBlocksAreReadToTheirEndAndNoFurther) {
   Random random{1};
-  for (const auto some : {tables(), emulated_tables()}) {
-    for (const Table* table : some) {
-      SCOPED_TRACE(table->isa);
-      expect_whole_sums(*table, random);
-    }
+  for (const Table* table : test::all_tables()) {
+    SCOPED_TRACE(table->isa);
+    expect_whole_sums(*table, random);
   }
 }
 
@@ -152,7 +153,7 @@ std::vector<std::byte> largest_keys(KvDType t, int64_t dim) {
 
 /// More elements of one sign than 32 bits can add up.
 TEST(StoredProducts, LongRowsDoNotOverflow) {
-  for (const Table* table : tables()) {
+  for (const Table* table : test::all_tables()) {
     for (const KvDType t : {KvDType::int8, KvDType::int4}) {
       if (!table->takes_stored(t)) continue;
       for (const int64_t dim : {511, 512, 513, 520, 600, 1031, 2048}) {
@@ -161,7 +162,8 @@ TEST(StoredProducts, LongRowsDoNotOverflow) {
         table->prepare_query(t, q.data(), dim, 0.5f, query.data());
         const std::vector<std::byte> k = largest_keys(t, dim);
         std::vector<float> scratch(static_cast<size_t>(64 * (dim + 16))), scores(key_block);
-        const auto keys = table->arrange(t, k.data(), dim, key_block, 1, scratch.data());
+        const auto keys = table->arrange(t, k.data(), WordOrder::rows(key_block), dim, key_block, 1,
+                                         scratch.data());
         table->score(query.data(), 1, dim, keys, {0, key_block}, scores.data(), key_block, {});
         table->end_run();
         const float sum = -0.5f * static_cast<float>(dim * largest_int(t));
@@ -176,10 +178,10 @@ TEST(StoredProducts, LongRowsDoNotOverflow) {
 /// Integers' sums are exact, so that it makes no difference how they are computed.
 TEST_F(Tiles, IntegerTilesGiveTheBitsOfVnni) {
   const Table* vnni = nullptr;
-  for (const Table* table : tables()) {
-    if (table->isa == "avx512_vnni") vnni = table;
+  for (const Table* table : test::all_tables()) {
+    if (table->isa == "avx512_vnni" || table->isa == "vnni_emulated") vnni = table;
   }
-  if (!vnni) GTEST_SKIP() << "no AVX512_VNNI here";
+  ASSERT_TRUE(vnni);
   std::normal_distribution<float> normal;
   for (int round = 0; round < 100; ++round) {
     const KvDType t = round % 2 ? KvDType::int8 : KvDType::int4;
@@ -211,9 +213,11 @@ TEST_F(Tiles, IntegerTilesGiveTheBitsOfVnni) {
       std::vector<float> scratch(static_cast<size_t>(64 * (dim + 16)));
       std::vector<float> scores(static_cast<size_t>(rows * key_block));
       std::vector<float> acc(static_cast<size_t>(rows * acc_row), 0.25f);
-      const auto keys = table->arrange(t, k.data(), dim, key_block, rows, scratch.data());
+      const auto keys = table->arrange(t, k.data(), WordOrder::rows(key_block), dim, key_block,
+                                       rows, scratch.data());
       table->score(queries.data(), rows, dim, keys, {0, key_block}, scores.data(), key_block, {});
-      const auto values = table->arrange(t, v.data(), key_block, dim, rows, scratch.data());
+      const auto values =
+          table->arrange(t, v.data(), WordOrder::rows(dim), key_block, dim, rows, scratch.data());
       const WeighedBlock block = whole_block(weights, visible, values);
       table->accumulate(std::span(&block, 1), rows, dim, acc.data(), acc_row);
       table->end_run();
