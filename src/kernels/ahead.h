@@ -77,6 +77,7 @@ int64_t passes_over(int64_t rows, int64_t at_once, const Passes& passes) {
 /// that none has to look at what is left.
 class AheadSteps {
  public:
+  AheadSteps() = default;
   AheadSteps(const Ahead& ahead, int64_t passes)
       : pieces_(ahead.pieces), second_level_(ahead.second_level) {
     const int64_t lines = (pieces_[0].bytes + pieces_[1].bytes) / ahead_line;
@@ -125,8 +126,8 @@ class AheadSteps {
 
  private:
   std::array<Ahead::Piece, 2> pieces_;
-  bool second_level_;
-  int64_t share_;        ///< bytes
+  bool second_level_ = false;
+  int64_t share_ = 0;    ///< bytes
   int64_t allowed_ = 0;  ///< bytes, less those that steps have asked for beyond them
 };
 
