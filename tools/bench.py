@@ -30,7 +30,7 @@ def say(text):
 def run(gqa, case):
     """The JSON object of a configuration; None where the machine is too small for it."""
     done = subprocess.run(
-        [gqa, "bench", *case.arguments(), "--repeats", str(case.repeats()), "--json", "--quiet"],
+        [gqa, "bench", *case.arguments(), *case.repeats(), "--json", "--quiet"],
         stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)
     if done.returncode == OUT_OF_RESOURCES:
         return None

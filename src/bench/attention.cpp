@@ -76,7 +76,7 @@ AttentionBenchResult bench_exact(Context& context, const AttentionBench& b,
   int64_t next = 0;  // the cache that was left alone for longest
   // attend() comes straight after reading, so that the pool's threads are awake for both.
   const auto turn = [&] {
-    ceilings.time_arithmetic();
+    if (ceilings.arithmetic_is_due(attend_time.wall_seconds())) ceilings.time_arithmetic();
     const PackedKv to_read = caches.view(next++);
     const AttendItem item{
         .q = q.view(0, b.q_len), .kv = caches.view(next++), .out = out.mut_view(b.q_len)};

@@ -20,6 +20,12 @@ class Ceilings {
     if (in_tiles) bf16_gemm_.emplace(pool.n_threads());
   }
 
+  /// Arithmetic was timed for no longer than reading, and for `seconds` what is compared with it.
+  /// It takes many times as long as either may, which are then timed several times for each of its.
+  bool arithmetic_is_due(double seconds) const {
+    return gemm_time_.wall_seconds() + peak_time_.wall_seconds() <=
+           read_time_.wall_seconds() + seconds;
+  }
   void time_arithmetic() {
     gemm_time_.time([&] { bf16_gemm_ ? bf16_gemm_->run(pool_) : sgemm_.run(pool_); });
     peak_time_.time([&] { peak_operations_ = multiply_add(pool_); });

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "bench/ceilings.h"
 #include "bench/counting.h"
 #include "bench/read_memory.h"
 #include "bench/sgemm.h"
@@ -120,6 +121,17 @@ TEST(BenchCeilings, PiecesCoverMemoryOnce) {
   ThreadPool pool(3);
   bench::read_memory(pool, pieces);
   bench::read_memory(pool, {});
+}
+
+TEST(BenchCeilings, ArithmeticIsTimedForNoLongerThanTheRest) {
+  ThreadPool pool(1);
+  bench::Ceilings ceilings(pool);
+  EXPECT_TRUE(ceilings.arithmetic_is_due(0));
+  ceilings.time_arithmetic();
+  EXPECT_FALSE(ceilings.arithmetic_is_due(0));
+  EXPECT_TRUE(ceilings.arithmetic_is_due(1e6));
+  ceilings.clear();
+  EXPECT_TRUE(ceilings.arithmetic_is_due(0));
 }
 
 TEST(BenchCeilings, TilesForAnyNumberOfThreads) {
