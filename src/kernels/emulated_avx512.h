@@ -3,15 +3,24 @@
 // function, such vectors would want a processor that has them.
 #pragma once
 
+#include <immintrin.h>
+
+#include <hwy/base.h>
 #include <bit>
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
-#include <limits>
-
-#include "kernels/avx512.h"
 
 #pragma GCC diagnostic ignored "-Wpsabi"
+
+// Where compilers have macros instead.
+#undef _mm512_cmp_ps_mask
+#undef _mm512_cmplt_epu16_mask
+#undef _mm512_fpclass_ps_mask
+#undef _mm512_slli_epi32
+#undef _mm512_srai_epi16
+#undef _mm512_srli_epi16
 
 HWY_PUSH_ATTRIBUTES("avx2,fma")
 namespace gqa::kernels::emulated_avx512 {
@@ -80,15 +89,14 @@ GQA_EMULATED T reduce(F f, V v) {
   return all.at[0];
 }
 
-/// In each 16 bytes: elements of `a`, then of b, in half their size, as near as they can be.
+/// In each 16 bytes: elements of `a`, then of b, in half their size, as near as [least, most] has.
 template <typename From, typename To>
-GQA_EMULATED __m512i packed(__m512i a, __m512i b) {
+GQA_EMULATED __m512i packed(__m512i a, __m512i b, From least, From most) {
   constexpr int half = 16 / sizeof(From);
   const Elements<From> from[2] = {Elements<From>(a), Elements<From>(b)};
   Elements<To> to(a);
   for (int i = 0; i < Elements<To>::count; ++i) {
     const From x = from[i / half % 2].at[i / (2 * half) * half + i % half];
-    constexpr From least = std::numeric_limits<To>::min(), most = std::numeric_limits<To>::max();
     to.at[i] = static_cast<To>(x < least ? least : x > most ? most : x);
   }
   return to.template as<__m512i>();
@@ -234,13 +242,13 @@ GQA_EMULATED __m512i _mm512_permutexvar_epi32(__m512i from, __m512i v) {
   return each<uint32_t>([&x](uint32_t i) { return x.at[i % 16]; }, from);
 }
 GQA_EMULATED __m512i _mm512_packs_epi32(__m512i a, __m512i b) {
-  return packed<int32_t, int16_t>(a, b);
+  return packed<int32_t, int16_t>(a, b, -32768, 32767);
 }
 GQA_EMULATED __m512i _mm512_packs_epi16(__m512i a, __m512i b) {
-  return packed<int16_t, int8_t>(a, b);
+  return packed<int16_t, int8_t>(a, b, -128, 127);
 }
 GQA_EMULATED __m512i _mm512_packus_epi16(__m512i a, __m512i b) {
-  return packed<int16_t, uint8_t>(a, b);
+  return packed<int16_t, uint8_t>(a, b, 0, 255);
 }
 GQA_EMULATED __m512i _mm512_madd_epi16(__m512i a, __m512i b) {
   const Elements<int16_t> x(a), y(b);

@@ -1,11 +1,14 @@
 // AVX-512 in software has the processor's bits.
 #include <gtest/gtest.h>
 
-#define GQA_EMULATE_AVX512
-#include "kernels/avx512.h"
-
 #if defined(__x86_64__)
 
+// GCC 12 warns of its own intrinsics (bug 105593).
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#include <immintrin.h>
+
+#include <hwy/base.h>
 #include <array>
 #include <cmath>
 #include <cstring>
@@ -91,7 +94,14 @@ GQA_FLOATS(GQA_OF_FLOATS)
 }  // namespace processors
 HWY_POP_ATTRIBUTES
 
+}  // namespace gqa::kernels
+
+// Behind what the processor does: there may be macros for it, which this takes away.
+#define GQA_EMULATE_AVX512
+#include "kernels/avx512.h"
+
 GQA_BEFORE_AVX512()
+namespace gqa::kernels {
 namespace emulated_avx512 {
 [[gnu::always_inline]] inline __m512i dots(__m512i sum, __m512i a, __m512i b) {
   add_dots(sum, a, b);
@@ -100,7 +110,10 @@ namespace emulated_avx512 {
 GQA_INTEGERS(GQA_OF_INTEGERS)
 GQA_FLOATS(GQA_OF_FLOATS)
 }  // namespace emulated_avx512
+}  // namespace gqa::kernels
 GQA_AFTER_AVX512()
+
+namespace gqa::kernels {
 
 namespace {
 
