@@ -14,8 +14,9 @@
 namespace gqa {
 
 struct BenchOptions {
-  /// How often everything is timed, in turns, after a first turn that warms up. 0: attention for
-  /// about two seconds, at least 5 times and at most 100; a model 3 times.
+  /// How often calls are timed, in turns with what they are compared with, after a first turn that
+  /// warms up. 0: attention for about two seconds, at least 5 times and at most 100; a model 3
+  /// times.
   int repeats = 0;
   /// Calls of attention go round caches that together take more bytes than this: give twice what
   /// the last-level caches hold, so that none is found there.
