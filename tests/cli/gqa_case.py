@@ -21,6 +21,11 @@ def snapshot(folder):
     }
 
 
+def files(folder):
+    """What the files of a folder hold."""
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
 class GqaCase(unittest.TestCase):
     def setUp(self):
         self.root = pathlib.Path(tempfile.mkdtemp(prefix="gqa-test-"))

@@ -1,14 +1,10 @@
 """What a conversion with --resume leaves in its folder: all of the result, or what the next run goes on with."""
-import gqa_case
+from gqa_case import GqaCase, files
 
 PART, JOURNAL, LOCK = ".out.partial", ".out.partial.journal", ".out.partial.lock"
 
 
-def files(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
-class ResumeCase(gqa_case.GqaCase):
+class ResumeCase(GqaCase):
     """Tests set `want`, the files of a run without a stop."""
 
     def setUp(self):

@@ -3,6 +3,7 @@
 import json
 import unittest
 
+from gqa_case import files
 from model_folder import SOURCE
 from verb_case import HELDOUT, VerbCase
 
@@ -38,8 +39,7 @@ class BudgetTest(VerbCase):
             if option[0] == "--budget":
                 again = self.place()
                 self.ok("convert", SOURCE, again, "--recipe", out / "gqa_recipe.json", "--calibrate", text)
-                self.assertEqual({p.name: p.read_bytes() for p in out.iterdir()},
-                                 {p.name: p.read_bytes() for p in again.iterdir()})
+                self.assertEqual(files(out), files(again))
         self.assertLess(kl[0], kl[1])
 
     def test_refusals(self):

@@ -5,15 +5,13 @@ import json
 import unittest
 
 from model_folder import SOURCE
+from gqa_case import files
 from verb_case import HELDOUT, VerbCase
 
 QUICK = ["--kv-heads", "4", "--calibrate-tokens", "512", "--sampled-tokens", "512", "--refine", "40"]
 
 
 class CalibrateTest(VerbCase):
-    def files(self, folder):
-        return {path.name: path.read_bytes() for path in folder.iterdir()}
-
     def ppl(self, folder):
         return self.json("eval", folder, "--text", self.text)["ppl"]
 
@@ -26,9 +24,9 @@ class CalibrateTest(VerbCase):
         one, two, again = self.root / "one", self.root / "two", self.root / "again"
         self.ok("convert", SOURCE, one, *QUICK, "--calibrate", HELDOUT, "--threads", "1")
         self.ok("convert", SOURCE, two, *QUICK, "--calibrate", HELDOUT, "--threads", "2")
-        self.assertEqual(self.files(one), self.files(two))
+        self.assertEqual(files(one), files(two))
         self.ok("convert", SOURCE, again, "--recipe", one / "gqa_recipe.json", "--calibrate", HELDOUT)
-        self.assertEqual(self.files(one), self.files(again))
+        self.assertEqual(files(one), files(again))
         self.ok("convert", SOURCE, self.root / "plain", "--kv-heads", "4")
         self.assertLess(self.ppl(one), 0.9 * self.ppl(self.root / "plain"))
         recipe = json.loads((one / "gqa_recipe.json").read_text())

@@ -3,6 +3,7 @@
 
 import unittest
 
+from gqa_case import files
 from model_folder import SOURCE
 from verb_case import HELDOUT, VerbCase
 
@@ -42,8 +43,7 @@ class KvRankTest(VerbCase):
         self.assertLess(kl[1], 0.85 * kl[0])
         again = self.place()
         self.ok("convert", SOURCE, again, "--recipe", out / "gqa_recipe.json", "--calibrate", HELDOUT)
-        self.assertEqual({p.name: p.read_bytes() for p in out.iterdir()},
-                         {p.name: p.read_bytes() for p in again.iterdir()})
+        self.assertEqual(files(out), files(again))
 
     def test_refusals(self):
         convert = ["convert", SOURCE, self.root / "out"]

@@ -3,6 +3,7 @@ import json
 import pathlib
 import unittest
 
+from gqa_case import files
 from model_folder import SOURCE
 from verb_case import HELDOUT, VerbCase
 
@@ -73,8 +74,7 @@ class PerLayerTest(VerbCase):
         recipe = ["convert", SOURCE, again, "--recipe", out / "gqa_recipe.json"]
         self.refused(2, [*recipe, "--unequal"], ["--unequal"])
         self.ok(*recipe)
-        self.assertEqual({p.name: p.read_bytes() for p in out.iterdir()},
-                         {p.name: p.read_bytes() for p in again.iterdir()})
+        self.assertEqual(files(out), files(again))
 
     def test_the_same_groups_everywhere_need_no_code(self):
         out, done = self.make(PAIRS, "--unequal")

@@ -7,8 +7,9 @@ import time
 import unittest
 
 import gqa_case
+from gqa_case import files
 from model_folder import write_sparse
-from resume_case import JOURNAL, PART, ResumeCase, files
+from resume_case import JOURNAL, PART, ResumeCase
 
 
 class ResumeTest(ResumeCase):

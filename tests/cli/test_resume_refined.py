@@ -10,8 +10,9 @@ import time
 import unittest
 
 import gqa_case
+from gqa_case import files
 from model_folder import SOURCE, ModelFolder, read_safetensors, safetensors
-from resume_case import JOURNAL, ResumeCase, files
+from resume_case import JOURNAL, ResumeCase
 from verb_case import HELDOUT
 
 LAYERS = 4

@@ -5,6 +5,7 @@ import shutil
 import unittest
 
 import gqa_case
+from gqa_case import files
 from model_folder import SOURCE, ModelFolder, write_sparse
 from verb_case import HELDOUT, VerbCase
 
@@ -144,8 +145,7 @@ class ConvertTest(VerbCase):
         self.assertLessEqual(max(shard.stat().st_size for shard in shards), 1 << 20)
         again = self.place()
         self.ok("convert", SOURCE, again, "--recipe", out / "gqa_recipe.json")
-        self.assertEqual({p.name: p.read_bytes() for p in out.iterdir()},
-                         {p.name: p.read_bytes() for p in again.iterdir()})
+        self.assertEqual(files(out), files(again))
 
     def test_force(self):
         out = self.convert()
