@@ -36,12 +36,6 @@ BenchTimes summary_ms(std::span<const double> seconds) {
 
 Timing::Now::Now() : wall(wall_now()), cpu(cpu_now()) {}
 
-double Timing::wall_seconds() const {
-  double sum = 0;
-  for (const double s : seconds_) sum += s;
-  return sum;
-}
-
 double cpu_fraction(std::span<const Timing* const> timings, int threads) {
   double cpu = 0;
   double wall = 0;
