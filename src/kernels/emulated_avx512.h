@@ -76,6 +76,17 @@ GQA_EMULATED V masked(uint64_t mask, V v) {
   return result.template as<V>();
 }
 
+/// A bit for each element: f(a's, b's).
+template <typename T, typename V, typename F>
+GQA_EMULATED uint32_t bits_of(F f, V a, V b) {
+  const Elements<T> x(a), y(b);
+  uint32_t m = 0;
+  for (int i = 0; i < Elements<T>::count; ++i) {
+    m |= static_cast<uint32_t>(f(x.at[i], y.at[i])) << i;
+  }
+  return m;
+}
+
 /// As the instructions do: the second operand, if one is NaN.
 GQA_EMULATED float larger_of(float a, float b) { return a > b ? a : b; }
 
@@ -172,17 +183,12 @@ GQA_EMULATED float _mm512_reduce_add_ps(__m512 v) {
 }
 /// Of all comparisons the one that is used: not less, or NaN.
 GQA_EMULATED __mmask16 _mm512_cmp_ps_mask(__m512 a, __m512 b, int /*_CMP_NLT_UQ*/) {
-  const Elements<float> x(a), y(b);
-  unsigned m = 0;
-  for (int i = 0; i < 16; ++i) m |= static_cast<unsigned>(!(x.at[i] < y.at[i])) << i;
-  return static_cast<__mmask16>(m);
+  return static_cast<__mmask16>(bits_of<float>([](float x, float y) { return !(x < y); }, a, b));
 }
 /// Of all classes those that are used: NaN and infinities.
 GQA_EMULATED __mmask16 _mm512_fpclass_ps_mask(__m512 a, int /*0x99*/) {
-  const Elements<float> x(a);
-  unsigned m = 0;
-  for (int i = 0; i < 16; ++i) m |= static_cast<unsigned>(!std::isfinite(x.at[i])) << i;
-  return static_cast<__mmask16>(m);
+  return static_cast<__mmask16>(
+      bits_of<float>([](float x, float) { return !std::isfinite(x); }, a, a));
 }
 
 // Integers. They wrap.
@@ -226,10 +232,7 @@ GQA_EMULATED __m512i _mm512_maskz_mov_epi16(__mmask32 m, __m512i a) {
   return masked<uint16_t>(m, a);
 }
 GQA_EMULATED __mmask32 _mm512_cmplt_epu16_mask(__m512i a, __m512i b) {
-  const Elements<uint16_t> x(a), y(b);
-  uint32_t m = 0;
-  for (int i = 0; i < 32; ++i) m |= static_cast<uint32_t>(x.at[i] < y.at[i]) << i;
-  return m;
+  return bits_of<uint16_t>([](uint16_t x, uint16_t y) { return x < y; }, a, b);
 }
 GQA_EMULATED int _mm512_reduce_add_epi32(__m512i v) {
   return static_cast<int>(reduce<uint32_t>([](uint32_t a, uint32_t b) { return a + b; }, v));
