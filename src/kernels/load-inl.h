@@ -26,6 +26,9 @@ using VF = hn::Vec<F32>;
 
 /// 32 vector registers, not 16: what register tiles are cut for.
 inline constexpr bool kManyRegisters = HWY_TARGET == HWY_AVX3 || HWY_ARCH_ARM_A64;
+/// A multiply-add rounds once: its product is exact.
+inline constexpr bool kFusedMultiplyAdd =
+    (HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2) || (HWY_ARCH_ARM_A64 && HWY_TARGET == HWY_NEON);
 
 HWY_INLINE VF LoadAsF32(F32 d, const float* p) { return hn::LoadU(d, p); }
 

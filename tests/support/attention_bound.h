@@ -18,11 +18,11 @@ namespace gqa::test {
 /// soft cap does not enlarge it; the quotient adds 2 u A, tanh (4 units in the last place) and the
 /// product 9 u A. ALiBi's product and sum and the bias's sum add 3 u (A + B), B = |bias| + |ALiBi|.
 /// Subtracting the running maximum rounds by u * 2 (A + B), and the maxima's steps telescope to
-/// another 2 (A + B) within chunks and as much over merges. exp() adds 2u, in tiles 4u; each
-/// rescaling of a block or chunk at most 3u. So a weight is off by the sum e of these, n rescalings
-/// among them, relatively; numerator and denominator both carry e. Sums add one u per term in a
-/// chain: 1024 keys of a chunk and the merges. A sink's share is off by its distance to the
-/// maximum, rounded, and by the maximum's own error.
+/// another 2 (A + B) within chunks and as much over merges. exp(x) adds 4u and |x| u / 16, |x| at
+/// most 2 (A + B); each rescaling of a block or chunk at most 3u. So a weight is off by the sum e
+/// of these, n rescalings among them, relatively; numerator and denominator both carry e. Sums add
+/// one u per term in a chain: 1024 keys of a chunk and the merges. A sink's share is off by its
+/// distance to the maximum, rounded, and by the maximum's own error.
 struct Bound {
   double out, lse;
 };
@@ -45,7 +45,7 @@ inline Bound bound(const Sizes& s, const AttendOptions& o, const reference::Resu
   const double keys = static_cast<double>(s.kv_len);
   const double rescalings = keys / 64 + keys / 1024 + 3;
   const double size = r.score_size[row] + r.added_size[row];
-  const double score = score_roundings(s, o, r, row) + 6 * size;
+  const double score = score_roundings(s, o, r, row) + (6 + 2.0 / 16) * size;
   const double weight = score * u + (4 + 3 * rescalings) * u + std::expm1(rounded.score);
   const double chain = 2 * (std::min(keys, 1024.0) + keys / 1024 + 3) * u;
   double sink = 0;

@@ -18,9 +18,9 @@ namespace gqa::test {
 ///
 /// A weight is exp(S - total), S a score and total the given LSE, or log(exp(LSE) + exp(sink)). S
 /// is off as in attend(), score_roundings() u, the LSE by its own bound; a sink adds 4 roundings of
-/// numbers up to 1 + |LSE| + |sink|. The difference rounds, and so may its product with log2(e): 3
-/// u of the operands; exp() is 2 units in the last place. So a weight is off by a factor of 1 + e_P
-/// = exp(the sum of these). One that underflows is off by up to `tiny`.
+/// numbers up to 1 + |LSE| + |sink|. The difference rounds, and so may its product with log2(e) or
+/// what of it ln 2 takes away: 3 u of the operands; exp() is off by 4 u. So a weight is off by a
+/// factor of 1 + e_P = exp(the sum of these). One that underflows is off by up to `tiny`.
 ///
 /// D sums d_out * out over v_head_dim elements, out being off by attend()'s bound and by what
 /// storing it in its type rounded. dP sums as many products. Their difference, its product with the

@@ -167,7 +167,8 @@ TEST_P(Isa, FindsTheOneValueThatIsNotFinite) {
 }
 
 // The weights of a block are exp(score - max): drive the vector exp() through softmax.
-TEST_P(Isa, ExponentialIsWithinTwoUnitsInTheLastPlace) {
+// With u = 2^-24 it is within 4 u, and |x| u / 16 for ln 2 as f32, which is off by u / 31.
+TEST_P(Isa, ExponentialIsWithinItsBound) {
   std::mt19937_64 random(1);
   std::uniform_real_distribution<float> uniform(-87.0f, 0.0f);
   double worst = 0;
@@ -183,14 +184,16 @@ TEST_P(Isa, ExponentialIsWithinTwoUnitsInTheLastPlace) {
                         acc.data(), row_padding, {});
     double sum = 0;
     for (size_t i = 0; i < in.size(); ++i) {
-      const double exact = std::exp(static_cast<double>(in[i]));
-      worst = std::max(worst, std::abs(scores[i] - exact) / exact);
+      const double x = in[i];
+      const double exact = std::exp(x);
+      const double allowed = (4 + std::abs(x) / 16) * 0x1p-24 * exact;
+      worst = std::max(worst, std::abs(scores[i] - exact) / allowed);
       sum += scores[i];
     }
     EXPECT_NEAR(state.sum, sum, sum * 64 * 0x1p-24);
     EXPECT_EQ(state.max, 0.0f);
   }
-  EXPECT_LT(worst, 2 * 0x1p-24) << worst / 0x1p-24 << " units of 2^-24";
+  EXPECT_LT(worst, 1);
 }
 
 TEST_P(Isa, SoftmaxGivesExactZerosWhereNothingIsSeenAndFarBelowTheMaximum) {
