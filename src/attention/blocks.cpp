@@ -48,18 +48,21 @@ KvBlocks::KvBlocks(const kernels::Table& kernels, const Kv& kv, int64_t kv_head)
   type_ = layer.dtype;
   takes_stored_ = kernels.takes_stored(type_);
   scale_bytes_ = layer.scale_bytes();
-  keys_ = {.at = 0,
-           .bytes = layer.key_bytes(),
-           .depth = layer.head_dim,
-           .columns = key_block,
-           .stride = key_block,
-           .order = layer.key_order()};
-  values_ = {.at = layer.key_bytes(),
-             .bytes = layer.value_bytes(),
-             .depth = key_block,
-             .columns = layer.v_head_dim,
-             .stride = row_stride(layer.v_head_dim),
-             .order = layer.value_order()};
+  const auto matrix = [&](int64_t at, int64_t bytes, int64_t depth, int64_t columns,
+                          const WordOrder& order) -> Matrix {
+    const int64_t padded = round_up(columns, kernels::row_padding);
+    return {.at = at,
+            .bytes = bytes,
+            .depth = depth,
+            .columns = columns,
+            .padded = padded,
+            .order = order,
+            .unpacked = kernels.panels ? WordOrder::panels(KvDType::f32, depth, padded)
+                                       : WordOrder::rows(padded)};
+  };
+  keys_ = matrix(0, layer.key_bytes(), layer.head_dim, key_block, layer.key_order());
+  values_ = matrix(layer.key_bytes(), layer.value_bytes(), key_block, layer.v_head_dim,
+                   layer.value_order());
 }
 
 Operand KvBlocks::strided_keys(int64_t block, Range keys, float* scratch) const {

@@ -78,8 +78,8 @@ class KvBlocks {
     int64_t at = 0;     ///< bytes from the beginning of a page's part of a head
     int64_t bytes = 0;  ///< with the scales, which lie first
     int64_t depth = 0, columns = 0;
-    int64_t stride = 0;  ///< floats of an unpacked row
-    WordOrder order = {};
+    int64_t padded = 0;  ///< columns of what is unpacked
+    WordOrder order = {}, unpacked = {};
   };
 
   static kernels::Ahead::Piece cached(const Matrix& matrix, const KvBlock& b) {
@@ -97,10 +97,10 @@ class KvBlocks {
       return {kernels_.arrange(type_, words, matrix.order, matrix.depth, columns, rows, scratch),
               scales, columns};
     }
-    const bool in_place = (as_stored || type_ == KvDType::f32) && matrix.stride == columns;
+    const bool in_place = (as_stored || type_ == KvDType::f32) && matrix.padded == columns;
     if (in_place) return {{words, type_, matrix.order}, scales, columns};
-    kernels_.unpack(type_, words, matrix.order, depth, columns, matrix.stride, scratch);
-    return {{scratch, KvDType::f32, WordOrder::rows(matrix.stride)}, scales, matrix.stride};
+    kernels_.unpack(type_, words, matrix.order, depth, columns, matrix.unpacked, scratch);
+    return {{scratch, KvDType::f32, matrix.unpacked}, scales, matrix.padded};
   }
   Operand strided_keys(int64_t block, kernels::Range keys, float* scratch) const;
   Operand strided_values(int64_t block, kernels::Range keys, float* scratch) const;

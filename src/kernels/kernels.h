@@ -145,10 +145,10 @@ struct Table {
   /// magnitude `largest` (127 or 7); returns the scale: 0 where it would not be normal, NaN where
   /// an x is not finite; q is then 0.
   float (*quantise)(const float* x, int64_t n, int32_t largest, int8_t* q);
-  /// dst [.][stride] = rows `depth` of words [.][columns], exact, without scales; zeros behind the
-  /// last column.
+  /// dst, in order `to`, = rows `depth` of words [.][columns] as f32, exact, without scales; zeros
+  /// behind the last column, up to a multiple of row_padding.
   void (*unpack)(KvDType t, const void* words, const WordOrder& order, Range depth, int64_t columns,
-                 int64_t stride, float* dst);
+                 const WordOrder& to, float* dst);
 
   // --- attention over one key block, `rows` query rows at a time ---
 

@@ -4,36 +4,60 @@
 HWY_BEFORE_NAMESPACE();
 namespace gqa::kernels::HWY_NAMESPACE {
 
-/// One vector of columns at a time.
+/// Elements [E, until) of a vector of words, from `from` on; rows of dst lie `row` apart.
 template <int E, class W>
-HWY_INLINE void UnpackWord(const W& words, int64_t word, float* dst, int64_t stride, int from,
+HWY_INLINE void UnpackWord(const W& words, int64_t word, float* dst, int64_t row, int from,
                            int until) {
   if constexpr (E < word_elements(W::kType)) {
     const F32 d;
-    if (E >= from && E < until) hn::StoreU(words.template Get<E>(d, word), d, dst + E * stride);
-    UnpackWord<E + 1>(words, word, dst, stride, from, until);
+    if (E >= from && E < until) hn::StoreU(words.template Get<E>(d, word), d, dst + E * row);
+    UnpackWord<E + 1>(words, word, dst, row, from, until);
+  }
+}
+
+/// `columns` of them side by side, whole vectors: rows `depth` of the words from `word` on.
+template <class W>
+HWY_INLINE void UnpackColumns(const W& words, int64_t word, int64_t words_row, Range depth,
+                              int64_t columns, float* dst, int64_t dst_row) {
+  constexpr int kElements = static_cast<int>(word_elements(W::kType));
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(F32()));
+  const int first = depth.begin / kElements;
+  word += first * words_row;
+  dst += first * kElements * dst_row;
+  for (int k = first * kElements; k < depth.end; k += kElements) {
+    const int from = depth.begin > k ? depth.begin - k : 0;
+    const int until = depth.end - k < kElements ? depth.end - k : kElements;
+    if (until - from == kElements) {
+      for (int64_t c = 0; c < columns; c += lanes) {
+        UnpackWord<0>(words, word + c, dst + c, dst_row, 0, kElements);
+      }
+    } else {
+      for (int64_t c = 0; c < columns; c += lanes) {
+        UnpackWord<0>(words, word + c, dst + c, dst_row, from, until);
+      }
+    }
+    word += words_row;
+    dst += kElements * dst_row;
   }
 }
 
 void Unpack(KvDType t, const void* words, const WordOrder& order, Range depth, int64_t columns,
-            int64_t stride, float* dst) {
+            const WordOrder& to, float* dst) {
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(F32()));
   const int64_t whole = columns / lanes * lanes;
+  const bool panels = order.row == panel_columns || to.row == panel_columns;
   WithWords(t, words, [&](const auto& typed) HWY_ATTR {
-    constexpr int kElements =
-        static_cast<int>(word_elements(std::remove_cvref_t<decltype(typed)>::kType));
-    for (int k = depth.begin / kElements * kElements; k < depth.end; k += kElements) {
-      const int from = depth.begin > k ? depth.begin - k : 0;
-      const int until = depth.end - k < kElements ? depth.end - k : kElements;
-      for (int64_t c = 0; c < whole; c += lanes) {
-        UnpackWord<0>(typed, order.at(k / kElements, c), dst + k * stride + c, stride, from, until);
-      }
+    for (int64_t c = 0; c < whole;) {
+      const int64_t n = panels && whole - c > panel_columns ? panel_columns : whole - c;
+      UnpackColumns(typed, order.at(0, c), order.row, depth, n, dst + to.at(0, c), to.row);
+      c += n;
     }
   });
+  const int64_t padded = (columns + row_padding - 1) / row_padding * row_padding;
   for (int64_t k = depth.begin; k < depth.end; ++k) {
-    float* row = dst + k * stride;
-    for (int64_t c = whole; c < columns; ++c) row[c] = load_packed(t, words, order, k, c);
-    for (int64_t c = columns; c < stride; ++c) row[c] = 0.0f;
+    for (int64_t c = whole; c < padded; ++c) {
+      dst[to.at(k, c)] = c < columns ? load_packed(t, words, order, k, c) : 0.0f;
+    }
   }
 }
 

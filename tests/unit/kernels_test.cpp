@@ -7,6 +7,7 @@
 #include <random>
 #include <vector>
 
+#include "core/checked.h"
 #include "core/half.h"
 #include "core/kv_words.h"
 #include "gqa/context.h"
@@ -95,6 +96,7 @@ constexpr KvDType kv_types[] = {KvDType::f32, KvDType::f16, KvDType::bf16, KvDTy
                                 KvDType::int4};
 
 TEST_P(Isa, UnpacksWordsAsTheOneElementCodeDoes) {
+  constexpr int64_t depth = 60;
   std::vector<std::byte> memory(20000);
   std::mt19937_64 random(2);
   for (std::byte& b : memory) b = static_cast<std::byte>(random());
@@ -102,24 +104,27 @@ TEST_P(Isa, UnpacksWordsAsTheOneElementCodeDoes) {
     for (int round = 0; round < 300; ++round) {
       const bool panels = GetParam()->panels && round % 2 == 1;
       const auto columns = static_cast<int64_t>(panels ? 16 * (random() % 5) : random() % 70);
-      const WordOrder order = panels ? WordOrder::panels(t, 60, columns) : WordOrder::rows(columns);
-      const int64_t stride = columns + static_cast<int64_t>(random() % 17);
+      const WordOrder from =
+          panels ? WordOrder::panels(t, depth, columns) : WordOrder::rows(columns);
+      const int64_t padded = round_up(columns, row_padding);
+      const int64_t stride = padded + static_cast<int64_t>(random() % 17);
+      const WordOrder to = GetParam()->panels && round % 4 > 1
+                               ? WordOrder::panels(KvDType::f32, depth, padded)
+                               : WordOrder::rows(stride);
       const auto begin = static_cast<int32_t>(random() % 30);
       const auto end = begin + static_cast<int32_t>(random() % 30);
-      std::vector<float> out(static_cast<size_t>(60 * stride + 1), 77.0f);
-      GetParam()->unpack(t, memory.data(), order, {begin, end}, columns, stride, out.data());
-      for (int64_t k = 0; k < 60; ++k) {
-        for (int64_t c = 0; c < stride; ++c) {
-          const bool written = k >= begin && k < end;
-          const float expected = !written       ? 77.0f
-                                 : c >= columns ? 0.0f
-                                                : load_packed(t, memory.data(), order, k, c);
-          const float got = out[static_cast<size_t>(k * stride + c)];
+      std::vector<float> out(static_cast<size_t>(depth * stride + 1), 77.0f);
+      GetParam()->unpack(t, memory.data(), from, {begin, end}, columns, to, out.data());
+      for (int64_t k = begin; k < end; ++k) {
+        for (int64_t c = 0; c < padded; ++c) {
+          const float expected = c < columns ? load_packed(t, memory.data(), from, k, c) : 0.0f;
+          float& got = out[static_cast<size_t>(to.at(k, c))];
           ASSERT_TRUE(got == expected || (std::isnan(got) && std::isnan(expected)))
               << kv_dtype_name(t) << " " << k << " " << c << " of " << columns;
+          got = 77.0f;
         }
       }
-      ASSERT_EQ(out.back(), 77.0f);
+      ASSERT_EQ(std::count(out.begin(), out.end(), 77.0f), std::ssize(out)) << "written beside it";
     }
   }
 }
