@@ -14,6 +14,8 @@ namespace gqa::kernels::HWY_NAMESPACE {
 
 using I32 = hn::RebindToSigned<F32>;
 using VI = hn::Vec<I32>;
+using I16 = hn::Repartition<int16_t, I32>;
+using VS = hn::Vec<I16>;
 
 // A row in memory: the step of its integers in a cache line of its own, then the integers, zeros
 // behind the last one up to a cache line. Of each four the second and the third change places:
@@ -45,26 +47,42 @@ HWY_INLINE float LargestMagnitude(const float* x, int64_t n) {
   return std::bit_cast<float>(largest);
 }
 
-/// Integers of 2 vectors' elements from `from` on, in a row's order.
+/// Lanes that bring words of two vectors, a pair of words of each in turns, one behind the other.
+struct InTurns {
+  static constexpr int kLanes = hn::MaxLanes(I32());
+  int32_t lanes[kLanes] = {};
+  constexpr InTurns() {
+    for (int i = 0; i < kLanes; ++i) {
+      const int of_one = i % (kLanes / 2);
+      lanes[i] = of_one / 2 * 4 + (i < kLanes / 2 ? 0 : 2) + i % 2;
+    }
+  }
+};
+
+/// Integers of 2 vectors' elements from `from` on, in a row's order. Adding 1.5 * 2^23 rounds to an
+/// integer and leaves it in the low bits.
 HWY_INLINE void StoreIntegers(const float* from, VF inverse, int16_t* to) {
+  const F32 df;
   const I32 d;
+  const I16 d16;
   const hn::Repartition<uint64_t, I32> d64;
-  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+  alignas(64) static constexpr InTurns in_turns;
   const auto integers = [&](const float* x) HWY_ATTR {
-    return hn::BitCast(d64, hn::NearestInt(hn::Mul(inverse, hn::LoadU(F32(), x))));
+    return hn::BitCast(d64, hn::MulAdd(inverse, hn::LoadU(df, x), hn::Set(df, 12582912.0f)));
   };
   const auto first = integers(from);
-  const auto second = integers(from + lanes);
+  const auto second = integers(from + hn::Lanes(d));
   // Of each four the first two, and what they are paired with.
-  const VI low = hn::BitCast(d, hn::ConcatEven(d64, second, first));
-  const VI high = hn::BitCast(d, hn::ConcatOdd(d64, second, first));
-  const VI pairs = hn::Or(hn::And(low, hn::Set(d, 0xffff)), hn::ShiftLeft<16>(high));
-  hn::StoreU(pairs, d, reinterpret_cast<int32_t*>(to));
+  const VS low = hn::BitCast(d16, hn::InterleaveLower(d64, first, second));
+  const VI high = hn::BitCast(d, hn::InterleaveUpper(d64, first, second));
+  const VS pairs = hn::OddEven(hn::BitCast(d16, hn::ShiftLeft<16>(high)), low);
+  const VI ordered =
+      hn::TableLookupLanes(hn::BitCast(d, pairs), hn::SetTableIndices(d, in_turns.lanes));
+  hn::StoreU(ordered, d, reinterpret_cast<int32_t*>(to));
 }
 
-/// to [RowBytes(n)] = scale * x [n] in integers.
-void ToIntegers(const float* x, int64_t n, float scale, std::byte* to) {
-  const float largest = LargestMagnitude(x, n);
+/// to [RowBytes(n)] = scale * x [n] in integers; largest: their largest magnitude.
+HWY_INLINE void ToIntegers(const float* x, int64_t n, float largest, float scale, std::byte* to) {
   const float step = integer_scale(largest, kLargest);
   const float scaled_step = scale * step;
   std::memcpy(to, &scaled_step, sizeof scaled_step);
@@ -86,9 +104,6 @@ void ToIntegers(const float* x, int64_t n, float scale, std::byte* to) {
     StoreIntegers(last + i, inverse, integers + whole_lines + i);
   }
 }
-
-using I16 = hn::Repartition<int16_t, I32>;
-using VS = hn::Vec<I16>;
 
 /// Words of integers of 4 bits or 8, as pairs of 16 bits: those of a row in the same order.
 template <KvDType t>
