@@ -13,6 +13,7 @@
 #include "core/fail.h"
 #include "core/mapped_file.h"
 #include "core/text.h"
+#include "io/folder.h"
 #include "io/json.h"
 #include "io/safetensors_dtype.h"
 
@@ -122,15 +123,11 @@ void SafetensorsWriter::go_on(const Progress& progress) {
 }
 
 void SafetensorsWriter::remove_others() const {
-  namespace fs = std::filesystem;
-  std::vector<fs::path> others;
-  std::error_code error;
-  for (fs::directory_iterator it(dir_, error); !error && it != fs::directory_iterator();
-       it.increment(error)) {
-    const auto is_it = [&](const Shard& shard) { return it->path().filename() == shard.name; };
-    if (std::none_of(shards_.begin(), shards_.end(), is_it)) others.push_back(it->path());
-  }
-  for (size_t i = 0; i < others.size() && !error; ++i) fs::remove_all(others[i], error);
+  const auto is_shard = [&](const std::filesystem::path& path) {
+    return std::any_of(shards_.begin(), shards_.end(),
+                       [&](const Shard& shard) { return path.filename() == shard.name; });
+  };
+  const std::error_code error = remove_contents(dir_, is_shard);
   if (error) fail(ErrorKind::io, "{}: can't be cleaned: {}", dir_.string(), error.message());
 }
 

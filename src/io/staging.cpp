@@ -8,6 +8,7 @@
 #include "core/errno_text.h"
 #include "core/fail.h"
 #include "core/mapped_file.h"
+#include "io/folder.h"
 #include "io/output_file.h"
 #include "io/output_place.h"
 #include "io/rename.h"
@@ -106,12 +107,7 @@ StagingDir::~StagingDir() {
 }
 
 void StagingDir::empty() const {
-  std::error_code error;
-  fs::directory_iterator it(path_, error);
-  for (; !error && it != fs::directory_iterator(); it.increment(error)) {
-    fs::remove_all(it->path(), error);
-    if (error) break;
-  }
+  const std::error_code error = remove_contents(path_, [](const fs::path&) { return false; });
   if (error) {
     fail(ErrorKind::cannot_create, "{}: can't be emptied: {}", path_.string(), error.message());
   }

@@ -8,14 +8,15 @@
 
 #include "gqa/context.h"
 #include "kernels/kernels.h"
+#include "support/all_tables.h"
 
 namespace gqa {
 namespace {
 
 /// Those that this machine has, and those that stand for others.
 inline std::vector<std::string> tested_isas() {
-  std::vector<std::string> names = available_isas();
-  for (const auto* table : kernels::emulated_tables()) names.emplace_back(table->isa);
+  std::vector<std::string> names;
+  for (const auto* table : test::all_tables()) names.emplace_back(table->isa);
   return names;
 }
 
