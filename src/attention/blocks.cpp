@@ -50,7 +50,7 @@ KvBlocks::KvBlocks(const kernels::Table& kernels, const Kv& kv, int64_t kv_head)
   scale_bytes_ = layer.scale_bytes();
   const auto matrix = [&](int64_t at, int64_t bytes, int64_t depth, int64_t columns,
                           const WordOrder& order) -> Matrix {
-    const int64_t padded = round_up(columns, kernels::row_padding);
+    const int64_t padded = row_stride(columns);
     return {.at = at,
             .bytes = bytes,
             .depth = depth,

@@ -1,5 +1,6 @@
-// Per-target: words of a cache as rows of f32. Included once per instruction set, after
-// words-inl.h.
+// Per-target: words of a cache as f32. Included once per instruction set, after words-inl.h.
+
+#include "core/checked.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace gqa::kernels::HWY_NAMESPACE {
@@ -27,14 +28,8 @@ HWY_INLINE void UnpackColumns(const W& words, int64_t word, int64_t words_row, R
   for (int k = first * kElements; k < depth.end; k += kElements) {
     const int from = depth.begin > k ? depth.begin - k : 0;
     const int until = depth.end - k < kElements ? depth.end - k : kElements;
-    if (until - from == kElements) {
-      for (int64_t c = 0; c < columns; c += lanes) {
-        UnpackWord<0>(words, word + c, dst + c, dst_row, 0, kElements);
-      }
-    } else {
-      for (int64_t c = 0; c < columns; c += lanes) {
-        UnpackWord<0>(words, word + c, dst + c, dst_row, from, until);
-      }
+    for (int64_t c = 0; c < columns; c += lanes) {
+      UnpackWord<0>(words, word + c, dst + c, dst_row, from, until);
     }
     word += words_row;
     dst += kElements * dst_row;
@@ -46,14 +41,14 @@ void Unpack(KvDType t, const void* words, const WordOrder& order, Range depth, i
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(F32()));
   const int64_t whole = columns / lanes * lanes;
   const bool panels = order.row == panel_columns || to.row == panel_columns;
+  const int64_t together = panels ? panel_columns : whole;
   WithWords(t, words, [&](const auto& typed) HWY_ATTR {
-    for (int64_t c = 0; c < whole;) {
-      const int64_t n = panels && whole - c > panel_columns ? panel_columns : whole - c;
+    for (int64_t c = 0; c < whole; c += together) {
+      const int64_t n = whole - c < together ? whole - c : together;
       UnpackColumns(typed, order.at(0, c), order.row, depth, n, dst + to.at(0, c), to.row);
-      c += n;
     }
   });
-  const int64_t padded = (columns + row_padding - 1) / row_padding * row_padding;
+  const int64_t padded = round_up(columns, row_padding);
   for (int64_t k = depth.begin; k < depth.end; ++k) {
     for (int64_t c = whole; c < padded; ++c) {
       dst[to.at(k, c)] = c < columns ? load_packed(t, words, order, k, c) : 0.0f;
