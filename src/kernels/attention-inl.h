@@ -1,7 +1,6 @@
 // Per-target: attention over one block of keys. Included once per instruction set, after
 // weights-inl.h.
 
-#include "hwy/contrib/math/math-inl.h"
 #include "kernels/ahead.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -15,12 +14,33 @@ void ScaleRow(float factor, float* row, int64_t n) {
   }
 }
 
+/// tanh(x) = |x| P(x^2) / Q(x^2) with the sign of x, P and Q of degree 4, fitted for the least
+/// maximal relative error up to 9.01; beyond, it is 1. With its roundings that is below 6 u, u =
+/// 2^-24 (tested against double), at most 1, and NaN stays. About half the instructions of
+/// Highway's, which takes an exponential.
+HWY_INLINE VF Tanh(F32 d, VF x) {
+  const VF size = hn::Abs(x);
+  const VF z = hn::Mul(x, x);
+  VF p = hn::MulAdd(z, hn::Set(d, 1.3336856064e-8f), hn::Set(d, 2.0596278773e-5f));
+  VF q = hn::MulAdd(z, hn::Set(d, 7.7692857303e-7f), hn::Set(d, 3.2843637746e-4f));
+  p = hn::MulAdd(z, p, hn::Set(d, 3.4948112443e-3f));
+  q = hn::MulAdd(z, q, hn::Set(d, 2.5874027982e-2f));
+  p = hn::MulAdd(z, p, hn::Set(d, 0.13380372524f));
+  q = hn::MulAdd(z, q, hn::Set(d, 0.46713688f));
+  const VF one = hn::Set(d, 1.0f);
+  p = hn::MulAdd(z, p, one);
+  q = hn::MulAdd(z, q, one);
+  const VF ratio = hn::Div(hn::Mul(size, p), q);
+  const auto full = hn::Or(hn::Gt(size, hn::Set(d, 9.01f)), hn::Gt(ratio, one));
+  return hn::CopySignToAbs(hn::IfThenElse(full, one, ratio), x);
+}
+
 void Softcap(float* x, int64_t n, float cap) {
   const F32 d;
   const VF c = hn::Set(d, cap);
   const VF inverse = hn::Set(d, 1.0f / cap);
   for (int64_t i = 0; i < n; i += static_cast<int64_t>(hn::Lanes(d))) {
-    hn::StoreU(hn::Mul(c, hn::Tanh(d, hn::Mul(inverse, hn::LoadU(d, x + i)))), d, x + i);
+    hn::StoreU(hn::Mul(c, Tanh(d, hn::Mul(inverse, hn::LoadU(d, x + i)))), d, x + i);
   }
 }
 

@@ -188,8 +188,8 @@ struct Table {
   /// row's visible [rows] is not set.
   void (*scale_keys)(float* x, int64_t x_row, const uint64_t* visible, int64_t rows,
                      const float* scales);
-  /// x [n] = cap * tanh(x / cap), n a multiple of key_block. Relative error of tanh at most 4 units
-  /// in the last place.
+  /// x [n] = cap * tanh(x / cap), n a multiple of key_block. Relative error of tanh at most 8 u,
+  /// u = 2^-24; it never exceeds 1.
   void (*softcap)(float* x, int64_t n, float cap);
   /// scores [key_block]: slope * |ahead - s| is taken from score s.
   void (*subtract_distance)(float* scores, float ahead, float slope);

@@ -28,7 +28,7 @@ namespace gqa::test {
 ///
 /// The slope is 1 - tanh^2(x), x = scale q k / softcap. x is off by e_x, what a score is before
 /// anything is added and two roundings more; tanh by its derivative times e_x, 0.4 e_x^2 (half of
-/// its largest second derivative), its own 4 units in the last place, and two roundings if it is
+/// its largest second derivative), its own 8 u, and two roundings if it is
 /// taken from the capped score: e_t. The square and the difference round: the slope is off by
 /// 2 |tanh| e_t + e_t^2 + 2 u, absolutely.
 ///
