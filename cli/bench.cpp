@@ -4,7 +4,10 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <sstream>
+#include <stdexcept>
 #include <string>
+#include <vector>
 
 #include "cli/args.h"
 #include "cli/bench_recall.h"
@@ -29,6 +32,7 @@ struct AttentionArgs {
   std::optional<int64_t> v_head_dim;
   std::optional<int64_t> q_len;
   std::optional<KvDType> kv_dtype;
+  std::string beside;  ///< changes that make another configuration; empty: none
 };
 
 struct BackwardArgs {
@@ -63,15 +67,80 @@ BenchOptions fitted(BenchOptions options, const Machine& machine) {
   return options;
 }
 
-int run_attention(const AttentionArgs& args, const std::string& kind) {
+/// What a call of attention, forward or backward, is about.
+template <typename Args>
+void add_problem(CLI::App& verb, const std::shared_ptr<Args>& args, const std::string& q_len) {
+  auto& bench = args->bench;
+  add_number(verb, "--q-heads", bench.q_heads, 1, most_heads, "Query heads; default: 32");
+  add_number(verb, "--kv-heads", bench.kv_heads, 1, most_heads,
+             "KV heads, a divisor of the query heads; default: 8");
+  add_number(verb, "--head-dim", bench.head_dim, 1, most_heads, "Size of a head; default: 128");
+  add_number(verb, "--v-head-dim", args->v_head_dim, 1, most_heads,
+             "Size of a value head; default: that of --head-dim");
+  add_number(verb, "--kv-len", bench.kv_len, 1, most_tokens,
+             "Keys, the queries' own among them; default: " + std::to_string(bench.kv_len));
+  add_number(verb, "--q-len", args->q_len, 1, most_tokens,
+             "Query tokens, the last of the sequence; default: " + q_len);
+  add_number(verb, "--window", bench.window, 0, most_tokens,
+             "A token sees this many, itself included; 0: all; default: 0");
+  add_value(
+      verb, "--softcap", "X", "Soft cap of the scores; 0: none; default: 0",
+      [args](const std::string& value) { args->bench.softcap = parse_real("--softcap", value); });
+  verb.add_flag("--sinks", bench.sinks, "A learned sink for each query head");
+}
+
+void add_attention_problem(CLI::App& verb, const std::shared_ptr<AttentionArgs>& args,
+                           const std::string& kind) {
+  add_problem(verb, args, kind == "prefill" ? "all" : "1");
+  add_kv_dtype(verb, args->kv_dtype, "f16");
+}
+
+void add_repeats(CLI::App& verb, BenchOptions& options) {
+  add_number(verb, "--repeats", options.repeats, 1, most_repeats,
+             "Calls that are timed; default: for 2 seconds, 5 to 100");
+}
+
+AttentionBench bench_of(const AttentionArgs& args, const std::string& kind) {
   AttentionBench bench = args.bench;
   bench.v_head_dim = args.v_head_dim.value_or(bench.head_dim);
   bench.q_len = args.q_len.value_or(kind == "prefill" ? bench.kv_len : 1);
   bench.kv_dtype = args.kv_dtype.value_or(bench.kv_dtype);
+  return bench;
+}
+
+/// The same with the changes that --beside lists, which are options without their dashes.
+AttentionBench other_of(const AttentionArgs& args, const std::string& kind) {
+  const auto changed = std::make_shared<AttentionArgs>(args);
+  CLI::App options;
+  options.set_help_flag();
+  add_attention_problem(options, changed, kind);
+  std::vector<std::string> words;
+  std::istringstream list(args.beside);
+  for (std::string word; std::getline(list, word, ',');) words.push_back("--" + word);
+  // CLI11 takes them from the back.
+  std::reverse(words.begin(), words.end());
+  try {
+    options.parse(words);
+  } catch (const std::runtime_error& error) {
+    throw Error(ErrorKind::usage, std::string("--beside: ") + error.what());
+  }
+  return bench_of(*changed, kind);
+}
+
+int run_attention(const AttentionArgs& args, const std::string& kind) {
+  const AttentionBench bench = bench_of(args, kind);
+  std::optional<AttentionBench> other;
+  if (!args.beside.empty()) other = other_of(args, kind);
   const Machine machine = read_machine();
   const BenchOptions options = fitted(args.options, machine);
   Context context(pinned(args.common));
   ProgressBar bar(args.common);
+  if (other) {
+    const BesideBenchResult result = bench_beside(context, bench, *other, options, bar.callback());
+    bar.erase();
+    report_beside(args.common, kind, bench, *other, options.rotate_bytes, result, context, machine);
+    return 0;
+  }
   const AttentionBenchResult result = bench_attention(context, bench, options, bar.callback());
   bar.erase();
   report_attention(args.common, kind, bench, options.rotate_bytes, result, context, machine);
@@ -105,44 +174,28 @@ int run_model(const ModelArgs& args) {
   return 0;
 }
 
-/// What a call of attention, forward or backward, is about.
-template <typename Args>
-void add_problem(CLI::App& verb, const std::shared_ptr<Args>& args, const std::string& q_len) {
-  auto& bench = args->bench;
-  add_number(verb, "--q-heads", bench.q_heads, 1, most_heads, "Query heads; default: 32");
-  add_number(verb, "--kv-heads", bench.kv_heads, 1, most_heads,
-             "KV heads, a divisor of the query heads; default: 8");
-  add_number(verb, "--head-dim", bench.head_dim, 1, most_heads, "Size of a head; default: 128");
-  add_number(verb, "--v-head-dim", args->v_head_dim, 1, most_heads,
-             "Size of a value head; default: that of --head-dim");
-  add_number(verb, "--kv-len", bench.kv_len, 1, most_tokens,
-             "Keys, the queries' own among them; default: " + std::to_string(bench.kv_len));
-  add_number(verb, "--q-len", args->q_len, 1, most_tokens,
-             "Query tokens, the last of the sequence; default: " + q_len);
-  add_number(verb, "--window", bench.window, 0, most_tokens,
-             "A token sees this many, itself included; 0: all; default: 0");
-  add_value(
-      verb, "--softcap", "X", "Soft cap of the scores; 0: none; default: 0",
-      [args](const std::string& value) { args->bench.softcap = parse_real("--softcap", value); });
-  verb.add_flag("--sinks", bench.sinks, "A learned sink for each query head");
-  add_number(verb, "--repeats", args->options.repeats, 1, most_repeats,
-             "Calls that are timed; default: for 2 seconds, 5 to 100");
-}
-
 Run declare_attention(CLI::App& verb) {
-  const bool prefill = verb.get_name() == "prefill";
+  const std::string kind = verb.get_name();
   auto args = std::make_shared<AttentionArgs>();
-  args->bench.kv_len = prefill ? 2048 : 32768;
-  add_problem(verb, args, prefill ? "all" : "1");
-  add_kv_dtype(verb, args->kv_dtype, "f16");
+  args->bench.kv_len = kind == "prefill" ? 2048 : 32768;
+  add_attention_problem(verb, args, kind);
   add_attention(verb, args->bench.attention);
+  add_value(verb, "--beside", "CHANGES",
+            "Another configuration besides, call by call in turns: what is\nother there, as in "
+            "kv-heads=32,kv-dtype=int8",
+            [args](const std::string& value) {
+              if (value.empty()) throw Error(ErrorKind::usage, "--beside is empty");
+              args->beside = value;
+            });
+  add_repeats(verb, args->options);
   add_common(verb, args->common);
-  return [args, kind = verb.get_name()] { return run_attention(*args, kind); };
+  return [args, kind] { return run_attention(*args, kind); };
 }
 
 Run declare_backward(CLI::App& verb) {
   auto args = std::make_shared<BackwardArgs>();
   add_problem(verb, args, "all");
+  add_repeats(verb, args->options);
   add_dtype(verb, "--dtype", args->dtype, "Type of all arrays: f32, f16 or bf16; default: f32");
   add_common(verb, args->common);
   return [args] { return run_backward(*args); };

@@ -16,6 +16,11 @@ void report_attention(const Common& common, std::string_view kind, const Attenti
                       int64_t rotate_bytes, const AttentionBenchResult& result,
                       const Context& context, const Machine& machine);
 
+/// The same of two configurations in turns.
+void report_beside(const Common& common, std::string_view kind, const AttentionBench& bench,
+                   const AttentionBench& other, int64_t rotate_bytes,
+                   const BesideBenchResult& result, const Context& context, const Machine& machine);
+
 /// The same of attention's backward.
 void report_backward(const Common& common, const BackwardBench& bench,
                      const BackwardBenchResult& result, const Context& context,

@@ -104,6 +104,21 @@ AttentionBenchResult bench_attention(Context& context, const AttentionBench& ben
                                      const BenchOptions& options = {},
                                      const Progress& progress = {});
 
+/// Two configurations in one run.
+struct BesideBenchResult {
+  AttentionBenchResult one, other;
+  /// How many times as long the other takes: the median of the quotients of calls that were timed
+  /// one right after the other. What other programs take, or a clock that changes, falls on both.
+  double times = 0;
+};
+
+/// Times exact attention in two configurations, call by call in turns, each beside the ceilings and
+/// with at most half of memory_bytes. Throws Error as bench_attention() does, and (usage) where
+/// attention is not exact.
+BesideBenchResult bench_beside(Context& context, const AttentionBench& bench,
+                               const AttentionBench& other, const BenchOptions& options = {},
+                               const Progress& progress = {});
+
 /// One call of attend_backward() with one sequence, causal: the queries are its last q_len tokens.
 /// Queries, keys, values, outputs and all gradients are dense arrays of one type, of random
 /// numbers.

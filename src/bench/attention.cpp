@@ -1,7 +1,9 @@
 // attend() beside the machine's ceilings.
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "bench/approximation.h"
@@ -50,63 +52,102 @@ bench::KvRows random_lump(const AttentionBench& b) {
           bench::random_floats(bench::product(n, b.kv_heads, b.v_head_dim))};
 }
 
+/// Exact attention to caches that take turns, and the ceilings beside it.
+class ExactCalls {
+ public:
+  ExactCalls(Context& context, const AttentionBench& b, const BenchOptions& options,
+             const Progress& progress)
+      : context_(context),
+        bench_(b),
+        lump_(random_lump(b)),
+        caches_(
+            context, b,
+            std::vector<int64_t>(static_cast<size_t>(count_caches(b, options)), b.kv_len),
+            [&](int64_t, int64_t) -> const bench::KvRows& { return lump_; }, progress),
+        q_(b.q_len, b.q_heads, b.head_dim, bench::q_dtype(b)),
+        out_(b.q_len, b.q_heads, b.v_head_dim, bench::q_dtype(b)),
+        sinks_(static_cast<size_t>(b.sinks ? b.q_heads : 0), 0.5f),
+        mask_{.window = b.window},
+        seen_(bench::seen_keys(mask_, b.q_len, b.kv_len)),
+        in_tiles_(b.kv_dtype == KvDType::bf16 &&
+                  context.impl().kernels->takes_stored(KvDType::bf16)),
+        ceilings_(context.impl().pool, in_tiles_) {
+    const std::vector<float> q_row = bench::random_floats(b.q_heads * b.head_dim);
+    for (int64_t t = 0; t < b.q_len; ++t) q_.set_row(*context.impl().kernels, t, q_row.data());
+  }
+
+  /// A call of attend() and one of reading, and of arithmetic when it is due. attend() comes
+  /// straight after reading, so that the pool's threads are awake for both.
+  void turn() {
+    if (ceilings_.arithmetic_is_due(time_.wall_seconds())) ceilings_.time_arithmetic();
+    const PackedKv to_read = caches_.view(next_++);
+    const AttendItem item{.q = q_.view(0, bench_.q_len),
+                          .kv = caches_.view(next_++),
+                          .out = out_.mut_view(bench_.q_len)};
+    ceilings_.time_reading(to_read, seen_);
+    const AttendOptions options{.mask = mask_, .softcap = bench_.softcap, .sinks = sinks_};
+    time_.time([&] { attend(context_, std::span(&item, 1), options); });
+  }
+
+  void clear() {
+    time_.clear();
+    ceilings_.clear();
+  }
+
+  const bench::Timing& time() const { return time_; }
+
+  AttentionBenchResult result(int repeats) const {
+    const AttentionBench& b = bench_;
+    AttentionBenchResult result;
+    result.ms = time_.ms();
+    result.kv_bytes = bench::count_keys(seen_) * b.kv_heads * bench::kv_bytes(b);
+    result.gb_per_s = {bench::giga_per_s(static_cast<double>(result.kv_bytes), time_),
+                       ceilings_.gb_per_s()};
+    const int64_t pairs = bench::visible_pairs(mask_, b.q_len, b.kv_len);
+    result.gflop_per_s = {
+        bench::giga_per_s(bench::attention_flop(b.q_heads, b.head_dim, b.v_head_dim, pairs), time_),
+        ceilings_.gflop_per_s()};
+    result.gemm = in_tiles_ ? DType::bf16 : DType::f32;
+    result.peak_gflop_per_s = ceilings_.peak_gflop_per_s();
+    const bench::Timing* const timed = &time_;
+    result.cpu_fraction = bench::cpu_fraction(std::span(&timed, 1), context_.threads());
+    result.repeats = repeats;
+    result.caches = caches_.count();
+    result.rotated_bytes = caches_.bytes();
+    return result;
+  }
+
+ private:
+  static int64_t count_caches(const AttentionBench& b, const BenchOptions& options) {
+    const int64_t dims = checked_add(b.head_dim, b.v_head_dim).value_or(INT64_MAX);
+    const int64_t row_bytes =
+        bench::product(b.q_len, b.q_heads, dims, dtype_bytes(bench::q_dtype(b)));
+    return bench::count_caches(b, options, 2, row_bytes);
+  }
+
+  Context& context_;
+  const AttentionBench bench_;
+  const bench::KvRows lump_;
+  bench::Rotation caches_;
+  bench::Array q_, out_;
+  const std::vector<float> sinks_;
+  const Mask mask_;
+  const std::vector<KeyRange> seen_;
+  /// Integers that are multiplied as such have no ceiling of their own.
+  const bool in_tiles_;
+  bench::Ceilings ceilings_;
+  bench::Timing time_;
+  int64_t next_ = 0;  ///< the cache that was left alone for longest
+};
+
 AttentionBenchResult bench_exact(Context& context, const AttentionBench& b,
                                  const BenchOptions& options, const Progress& progress) {
-  const DType dtype = bench::q_dtype(b);
-  const int64_t dims = checked_add(b.head_dim, b.v_head_dim).value_or(INT64_MAX);
-  const int64_t row_bytes = bench::product(b.q_len, b.q_heads, dims, dtype_bytes(dtype));
-  const int64_t count = bench::count_caches(b, options, 2, row_bytes);
-  const bench::KvRows lump = random_lump(b);
-  bench::Rotation caches(
-      context, b, std::vector<int64_t>(static_cast<size_t>(count), b.kv_len),
-      [&](int64_t, int64_t) -> const bench::KvRows& { return lump; }, progress);
-  bench::Array q(b.q_len, b.q_heads, b.head_dim, dtype);
-  bench::Array out(b.q_len, b.q_heads, b.v_head_dim, dtype);
-  const std::vector<float> q_row = bench::random_floats(b.q_heads * b.head_dim);
-  for (int64_t t = 0; t < b.q_len; ++t) q.set_row(*context.impl().kernels, t, q_row.data());
-  const std::vector<float> sinks(static_cast<size_t>(b.sinks ? b.q_heads : 0), 0.5f);
-  const AttendOptions attend_options{
-      .mask = {.window = b.window}, .softcap = b.softcap, .sinks = sinks};
-  const std::vector<KeyRange> seen = bench::seen_keys(attend_options.mask, b.q_len, b.kv_len);
-  // Unless integers are multiplied as such: those have no ceiling of their own.
-  const bool in_tiles =
-      b.kv_dtype == KvDType::bf16 && context.impl().kernels->takes_stored(KvDType::bf16);
-  bench::Ceilings ceilings(context.impl().pool, in_tiles);
-  bench::Timing attend_time;
-  int64_t next = 0;  // the cache that was left alone for longest
-  // attend() comes straight after reading, so that the pool's threads are awake for both.
-  const auto turn = [&] {
-    if (ceilings.arithmetic_is_due(attend_time.wall_seconds())) ceilings.time_arithmetic();
-    const PackedKv to_read = caches.view(next++);
-    const AttendItem item{
-        .q = q.view(0, b.q_len), .kv = caches.view(next++), .out = out.mut_view(b.q_len)};
-    ceilings.time_reading(to_read, seen);
-    attend_time.time([&] { attend(context, std::span(&item, 1), attend_options); });
-  };
-  turn();
-  attend_time.clear();
-  ceilings.clear();
+  ExactCalls calls(context, b, options, progress);
+  calls.turn();
+  calls.clear();
   bench::Turns turns(options.repeats, progress);
-  while (turns.next()) turn();
-
-  AttentionBenchResult result;
-  result.ms = attend_time.ms();
-  result.kv_bytes = bench::count_keys(seen) * b.kv_heads * bench::kv_bytes(b);
-  result.gb_per_s = {bench::giga_per_s(static_cast<double>(result.kv_bytes), attend_time),
-                     ceilings.gb_per_s()};
-  const int64_t pairs = bench::visible_pairs(attend_options.mask, b.q_len, b.kv_len);
-  result.gflop_per_s = {
-      bench::giga_per_s(bench::attention_flop(b.q_heads, b.head_dim, b.v_head_dim, pairs),
-                        attend_time),
-      ceilings.gflop_per_s()};
-  result.gemm = in_tiles ? DType::bf16 : DType::f32;
-  result.peak_gflop_per_s = ceilings.peak_gflop_per_s();
-  const bench::Timing* const timed = &attend_time;
-  result.cpu_fraction = bench::cpu_fraction(std::span(&timed, 1), context.threads());
-  result.repeats = turns.done();
-  result.caches = caches.count();
-  result.rotated_bytes = caches.bytes();
-  return result;
+  while (turns.next()) calls.turn();
+  return calls.result(turns.done());
 }
 
 }  // namespace
@@ -118,6 +159,35 @@ AttentionBenchResult bench_attention(Context& context, const AttentionBench& b,
     return bench_exact(context, b, options, progress);
   }
   return bench::bench_approximation(context, b, options, progress);
+}
+
+BesideBenchResult bench_beside(Context& context, const AttentionBench& b,
+                               const AttentionBench& other, const BenchOptions& options,
+                               const Progress& progress) {
+  for (const AttentionBench* each : {&b, &other}) {
+    bench::check(*each, options);
+    require(std::holds_alternative<ExactAttention>(each->attention),
+            "attention is {}, expected exact beside another configuration",
+            attention_text(each->attention));
+  }
+  BenchOptions half = options;
+  half.memory_bytes /= 2;
+  ExactCalls one(context, b, half, progress);
+  ExactCalls two(context, other, half, progress);
+  std::array<ExactCalls*, 2> order{&one, &two};
+  for (ExactCalls* calls : order) {
+    calls->turn();
+    calls->clear();
+  }
+  std::vector<double> quotients;
+  bench::Turns turns(options.repeats, progress);
+  while (turns.next()) {
+    for (ExactCalls* calls : order) calls->turn();
+    // What drifts, and what the one leaves behind for the other, falls on both.
+    std::swap(order[0], order[1]);
+    quotients.push_back(two.time().last_seconds() / one.time().last_seconds());
+  }
+  return {one.result(turns.done()), two.result(turns.done()), bench::median(quotients)};
 }
 
 }  // namespace gqa

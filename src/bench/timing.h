@@ -36,6 +36,8 @@ class Timing {
   }
 
   BenchTimes ms() const { return summary_ms(seconds_); }
+  /// Of the last time, of which there is one.
+  double last_seconds() const { return seconds_.back(); }
   double median_seconds() const { return median(seconds_); }
   double wall_seconds() const { return wall_seconds_; }
   /// Of the whole process.

@@ -90,6 +90,30 @@ class BenchTest(VerbCase):
                       "2 repetitions", "median", "ceiling", "GB/s", "GFLOP/s", " %"]:
             self.assertIn(words, text)
 
+    def test_two_configurations_in_turns(self):
+        both = {"q_heads": 4, "head_dim": 16, "repeats": 2, "threads": 1, "kind": "decode",
+                "q_len": 1, "attention": "exact"}
+        args = ["bench", "decode", *SMALL, "--softcap", "20", "--beside",
+                "kv-heads=4,kv-len=200,kv-dtype=int8,softcap=0"]
+        found = self.json(*args)
+        other = found["beside"]
+        for figures, own in ((found, {"kv_heads": 2, "kv_len": 96, "kv_dtype": "f16", "softcap": 20,
+                                      "kv_bytes": 96 * 2 * 32 * 2}),
+                             (other, {"kv_heads": 4, "kv_len": 200, "kv_dtype": "int8", "softcap": 0,
+                                      "kv_bytes": 200 * 4 * (32 + 8)})):
+            self.check_figures(figures)
+            self.assertEqual({key: figures[key] for key in both | own}, both | own)
+        self.assertTrue(other["ms_min"] / found["ms_max"] <= found["beside_times"]
+                        <= other["ms_max"] / found["ms_min"])
+        # A head's values are as long as its keys there, too.
+        other = self.json("bench", "prefill", *SMALL, "--beside", "head-dim=32,sinks")["beside"]
+        self.assertEqual((other["head_dim"], other["v_head_dim"], other["q_len"], other["sinks"]),
+                         (32, 32, 96, True))
+        text = self.ok(*args)
+        for words in ["96 keys, 4/2 heads of size 16, f16, soft cap 20",
+                      "200 keys, 4/4 heads of size 16, int8\n", "times as long as the first"]:
+            self.assertIn(words, text)
+
     def test_attention_in_blocks_and_windows(self):
         pairs = {"block:32": (3 * 32 * 33 // 2, 32), "window:32": (32 * 33 // 2 + 64 * 32, 32)}
         for spec, (prefill, decode) in pairs.items():
@@ -221,6 +245,13 @@ class BenchTest(VerbCase):
             "--prompt-tokens": ["bench", "decode", "--prompt-tokens", "5"],
             "'nonsense'": ["bench", "decode", "--attention", "nonsense"],
             "soft cap or sinks": ["bench", "decode", "--attention", "block:64", "--sinks"],
+            "--beside: .*--colour=3": ["bench", "decode", "--beside", "colour=3"],
+            "--beside: .*--repeats=3": ["bench", "decode", "--beside", "repeats=3"],
+            "--beside: --kv-heads: .*'x'": ["bench", "prefill", "--beside", "q-len=4,kv-heads=x"],
+            "kv_heads is 7": ["bench", "decode", "--beside", "kv-heads=7"],
+            "--beside is empty": ["bench", "decode", "--beside", ""],
+            "attention is block:64": ["bench", "decode", "--attention", "block:64", "--beside",
+                                      "kv-heads=4"],
             "needles is 99": ["bench", "recall", "--kv-len", "100", "--needles", "99",
                               "--queries", "8"],
             "head_dim is 8": ["bench", "recall", "--head-dim", "8"],
