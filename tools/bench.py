@@ -7,8 +7,8 @@ GQA: the program. OUT: a file for its JSON objects, one a line. PAGE: a Markdown
 for each instruction set that was measured: the one of this machine is replaced by the tables, or
 added; they go to standard output, too, progress to standard error.
 
-Every configuration is run several times, in turns with all others, so that ratios compare what ran
-within minutes on the same machine; --quick runs each once. Needs the Python standard library alone.
+Every configuration is run several times, in turns with all others; what is compared runs call by call
+in turns. --quick runs each once. Needs the Python standard library alone.
 """
 
 import json

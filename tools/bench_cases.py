@@ -1,5 +1,6 @@
 """The configurations that `./dev bench` times."""
 
+import copy
 import itertools
 
 DTYPES = ["f32", "f16", "bf16", "int8", "int4"]
@@ -18,17 +19,26 @@ VARIANTS = [
 
 
 class Case:
-    """One configuration of `gqa bench`."""
+    """One configuration of `gqa bench`, or two call by call in turns: what the other one has besides is `changes`."""
 
     def __init__(self, kind, threads, **options):
         self.kind = kind
         self.options = {name.replace("_", "-"): value for name, value in options.items()}
         self.options["threads"] = threads
+        self.changes = {}
+
+    def beside(self, changes):
+        case = copy.copy(self)
+        case.changes = changes
+        return case
 
     def arguments(self):
         words = [self.kind]
         for name, value in sorted(self.options.items()):
             words += [f"--{name}"] if value is True else [f"--{name}", str(value)]
+        if self.changes:
+            words += ["--beside", ",".join(name if value is True else f"{name}={value}"
+                                           for name, value in sorted(self.changes.items()))]
         return words
 
     def key(self):
@@ -51,11 +61,25 @@ def prefill(threads, kv_len=2048, kv_dtype="f16", **options):
 
 
 def variant(kind, threads, options):
-    """A case that differs from the plain one by these options; a window needs keys to leave out."""
-    options = {name.replace("-", "_"): value for name, value in options.items()}
-    if kind == "prefill" and "window" in options:
-        return prefill(threads, kv_len=8192, **options)
-    return decode(threads, **options) if kind == "decode" else prefill(threads, **options)
+    """The plain case beside one that differs by these options; a window needs keys to leave out."""
+    plain = decode(threads) if kind == "decode" else prefill(
+        threads, kv_len=8192 if "window" in options else 2048)
+    return plain.beside(options)
+
+
+def fewer_heads(threads):
+    """8 KV heads beside 32."""
+    return decode(threads).beside({"kv-heads": 32})
+
+
+def quantised(make, threads, dtype):
+    """f16 beside a quantised cache."""
+    return make(threads).beside({"kv-dtype": dtype})
+
+
+def four_tokens(threads):
+    """A query token beside four."""
+    return decode(threads).beside({"q-len": 4})
 
 
 def one_head(threads, kv_len):
@@ -64,14 +88,16 @@ def one_head(threads, kv_len):
 
 
 def all_cases(all_threads):
-    """Each once, those that are compared close to each other."""
+    """Each once."""
     most = all_threads[-1]
     cases = []
     for threads, dtype, kv_heads in itertools.product(all_threads, DTYPES, KV_HEADS):
         cases.append(decode(threads, kv_dtype=dtype, kv_heads=kv_heads))
     for threads, dtype, kv_len in itertools.product(all_threads, ["f16", "bf16"], LENGTHS):
         cases.append(decode(threads, kv_len=kv_len, kv_dtype=dtype))
-    cases += [decode(threads, q_len=4) for threads in all_threads]
+    for threads in all_threads:
+        cases += [fewer_heads(threads), four_tokens(threads)]
+        cases += [quantised(make, threads, dtype) for make in (decode, prefill) for dtype in ("int8", "int4")]
     cases += [one_head(threads, 32768) for threads in all_threads]
     cases += [one_head(most, kv_len) for kv_len in LONGEST]
     for threads, dtype in itertools.product(all_threads, DTYPES):

@@ -2,8 +2,8 @@
 
 import statistics
 
-from bench_cases import (DTYPES, KV_HEADS, LENGTHS, LONGEST, PREFILLS, VARIANTS, decode, one_head,
-                         prefill, variant)
+from bench_cases import (DTYPES, KV_HEADS, LENGTHS, LONGEST, PREFILLS, VARIANTS, decode, fewer_heads,
+                         four_tokens, one_head, prefill, quantised, variant)
 
 
 class Found:
@@ -23,12 +23,22 @@ class Found:
         results = self.results(case)
         return results and statistics.median(result[field] for result in results)
 
-    def ratio(self, case, other, field="ms_median"):
-        """The other's figure over this one's: the median of the rounds' quotients."""
+    def ratio(self, case, other, field):
+        """The other's figure over this one's, each of its own run: the median of the rounds' quotients."""
         mine, others = self.results(case), self.results(other)
         if not mine or not others:
             return None
         return statistics.median(b[field] / a[field] for a, b in zip(mine, others))
+
+    def times(self, pair):
+        """How many times as long the second of two cases in turns takes: the median of the rounds'."""
+        return self.median(pair, "beside_times")
+
+    def rate(self, pair, work):
+        """The second's rate of work, a share of the first's."""
+        results = self.results(pair)
+        return results and statistics.median(
+            work(r["beside"]) / work(r) / r["beside_times"] for r in results)
 
     def doubtful(self, case):
         return any(result["short_of_cores"] for result in self.results(case) or [])
@@ -93,14 +103,10 @@ def of_gemm(found, case):
 
 
 def variant_table(found, threads):
-    rows = []
-    for name, options in VARIANTS:
-        row = [name]
-        for kind, field in ("decode", "gb_per_s"), ("prefill", "gflop_per_s"):
-            plain = decode(threads) if kind == "decode" else prefill(
-                threads, kv_len=8192 if "window" in options else 2048)
-            row.append(times(found.ratio(plain, variant(kind, threads, options), field)))
-        rows.append(row)
+    work = {"decode": lambda r: r["kv_bytes"],
+            "prefill": lambda r: r["gflop_per_s"] * r["ms_median"]}
+    rows = [[name, *(times(found.rate(variant(kind, threads, options), work[kind])) for kind in work)]
+            for name, options in VARIANTS]
     return markdown(["", "decode, GB/s", "prefill, GFLOP/s"], rows)
 
 
@@ -124,25 +130,25 @@ def figures(found, all_threads):
             for dtype in ("f16", "bf16") for n in LENGTHS]
     rows += [
         ["decode, 8 KV heads against 32: times faster", "3.7", each(
-            lambda t: times(found.ratio(decode(t), decode(t, kv_heads=32))))],
+            lambda t: times(found.times(fewer_heads(t))))],
         ["decode, 1 KV head: share of the multiply-add peak", "0.70", each(
             lambda t: times(peak_share(found, decode(t, kv_heads=1))))],
         ["decode, int8 against f16: times faster", "1.7" if fast_integers else "1.4", each(
-            lambda t: times(found.ratio(decode(t, kv_dtype="int8"), decode(t))))],
+            lambda t: faster(found, quantised(decode, t, "int8")))],
         ["decode, int4 against f16: times faster", "2.5" if fast_integers else "1.4", each(
-            lambda t: times(found.ratio(decode(t, kv_dtype="int4"), decode(t))))],
+            lambda t: faster(found, quantised(decode, t, "int4")))],
         ["prefill, 2,048 tokens: share of SGEMM", "0.90", each(
             lambda t: times(found.median(prefill(t), "compute_fraction")))],
         ["prefill, 8,192 tokens: share of SGEMM", "0.90", each(
             lambda t: times(found.median(prefill(t, kv_len=8192), "compute_fraction")))],
         ["prefill, int8 against f16: times the time", "<= 1.10", each(
-            lambda t: times(found.ratio(prefill(t), prefill(t, kv_dtype="int8"))))],
+            lambda t: times(found.times(quantised(prefill, t, "int8"))))],
         ["prefill, int4 against f16: times the time", "<= 1.10", each(
-            lambda t: times(found.ratio(prefill(t), prefill(t, kv_dtype="int4"))))],
+            lambda t: times(found.times(quantised(prefill, t, "int4"))))],
         ["4 query tokens against 1: times the time", "<= 1.4", each(
-            lambda t: times(found.ratio(decode(t), decode(t, q_len=4))))],
+            lambda t: times(found.times(four_tokens(t))))],
         ["... or share of the multiply-add peak", "0.75", each(
-            lambda t: times(peak_share(found, decode(t, q_len=4))))],
+            lambda t: times(peak_share(found, four_tokens(t), "beside")))],
         ["1 KV head, time per key, 8 K to 1 M keys: most over least", "<= 1.10",
          times(flatness(found, most))],
         [f"1 to {most} threads, 8 KV heads: share of the ceiling's gain", "0.95",
@@ -154,9 +160,17 @@ def figures(found, all_threads):
                                              for t in all_threads)], rows)
 
 
-def peak_share(found, case):
+def faster(found, pair):
+    """How many times as fast the second is."""
+    ratio = found.times(pair)
+    return times(ratio and 1 / ratio)
+
+
+def peak_share(found, case, of=None):
+    """Of a case, or of the second of two in turns."""
     results = found.results(case)
-    return results and statistics.median(r["gflop_per_s"] / r["peak_gflop_per_s"] for r in results)
+    return results and statistics.median(
+        r["gflop_per_s"] / r["peak_gflop_per_s"] for r in (r[of] if of else r for r in results))
 
 
 def flatness(found, threads):
@@ -186,8 +200,8 @@ def report(found, all_threads):
         "Causal prefill, 32/8 heads of size 128, beside SGEMM on the same threads.",
         prefill_table(found, all_threads),
         f"Other shapes and features, {all_threads[-1]} threads, f16: the rate as a share of the "
-        "plain case's (32/8 heads of size 128; decode with 32,768 keys, prefill of 2,048 tokens, "
-        "8,192 for the window).",
+        "plain case's, call by call in turns (32/8 heads of size 128; decode with 32,768 keys, "
+        "prefill of 2,048 tokens, 8,192 for the window).",
         variant_table(found, all_threads[-1]),
         "Aims.",
         figures(found, all_threads),
