@@ -6,7 +6,8 @@ import itertools
 DTYPES = ["f32", "f16", "bf16", "int8", "int4"]
 KV_HEADS = [32, 8, 1]
 LENGTHS = [8192, 32768, 131072]
-LONGEST = [8192, 32768, 131072, 1048576]
+SHORTEST = 8192
+LONGER = [32768, 131072, 1048576]
 PREFILLS = [2048, 8192]
 # Name, options: what differs from 32/8 heads of size 128 without features.
 VARIANTS = [
@@ -87,6 +88,11 @@ def one_head(threads, kv_len):
     return decode(threads, kv_len=kv_len, kv_heads=1, q_heads=4)
 
 
+def longer(threads, kv_len):
+    """The shortest of these beside a longer one."""
+    return one_head(threads, SHORTEST).beside({"kv-len": kv_len})
+
+
 def all_cases(all_threads):
     """Each once."""
     most = all_threads[-1]
@@ -99,7 +105,7 @@ def all_cases(all_threads):
         cases += [fewer_heads(threads), four_tokens(threads)]
         cases += [quantised(make, threads, dtype) for make in (decode, prefill) for dtype in ("int8", "int4")]
     cases += [one_head(threads, 32768) for threads in all_threads]
-    cases += [one_head(most, kv_len) for kv_len in LONGEST]
+    cases += [longer(most, kv_len) for kv_len in LONGER]
     for threads, dtype in itertools.product(all_threads, DTYPES):
         cases.append(prefill(threads, kv_dtype=dtype))
     cases += [prefill(threads, kv_len=kv_len) for threads in all_threads for kv_len in PREFILLS]

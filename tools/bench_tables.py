@@ -2,8 +2,8 @@
 
 import statistics
 
-from bench_cases import (DTYPES, KV_HEADS, LENGTHS, LONGEST, PREFILLS, VARIANTS, decode, fewer_heads,
-                         four_tokens, one_head, prefill, quantised, variant)
+from bench_cases import (DTYPES, KV_HEADS, LENGTHS, LONGER, PREFILLS, VARIANTS, decode, fewer_heads,
+                         four_tokens, longer, one_head, prefill, quantised, variant)
 
 
 class Found:
@@ -102,9 +102,12 @@ def of_gemm(found, case):
     return f"{share} of bf16 GEMM" if results and results[0]["gemm"] == "bf16" else share
 
 
+def read_bytes(result):
+    return result["kv_bytes"]
+
+
 def variant_table(found, threads):
-    work = {"decode": lambda r: r["kv_bytes"],
-            "prefill": lambda r: r["gflop_per_s"] * r["ms_median"]}
+    work = {"decode": read_bytes, "prefill": lambda r: r["gflop_per_s"] * r["ms_median"]}
     rows = [[name, *(times(found.rate(variant(kind, threads, options), work[kind])) for kind in work)]
             for name, options in VARIANTS]
     return markdown(["", "decode, GB/s", "prefill, GFLOP/s"], rows)
@@ -174,8 +177,9 @@ def peak_share(found, case, of=None):
 
 
 def flatness(found, threads):
-    """Most over least, of the rates at which keys and values of all lengths are worked through."""
-    rates = [found.median(one_head(threads, n), "gb_per_s") for n in LONGEST]
+    """Most over least, of the rates at which keys and values of all lengths are worked through: shares of
+    the shortest one's."""
+    rates = [1, *(found.rate(longer(threads, n), read_bytes) for n in LONGER)]
     return None if None in rates else max(rates) / min(rates)
 
 
