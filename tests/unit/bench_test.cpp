@@ -189,28 +189,15 @@ TEST(BenchAttention, FewerCachesWhereMemoryEnds) {
                      [&] { run(cache_bytes + row_bytes - 1); });
 }
 
-TEST(BenchAttention, TwoConfigurationsInTurns) {
+// What two configurations in turns come to, the command line's test says: ceilings are timed for
+// each, which takes minutes where a processor is emulated.
+TEST(BenchAttention, TwoConfigurationsThatCanNotBeInTurns) {
   Context context({.threads = 1});
   const AttentionBench b = small();
-  AttentionBench longer = b;
-  longer.kv_len = 6400;
-  longer.kv_heads = 4;
-  const BesideBenchResult found =
-      bench_beside(context, b, longer, {.repeats = 5, .rotate_bytes = 1});
-  EXPECT_EQ(found.one.kv_bytes, 100 * 2 * (16 + 8) * 2);
-  EXPECT_EQ(found.other.kv_bytes, 6400 * 4 * (16 + 8) * 2);
-  EXPECT_EQ(found.one.repeats, 5);
-  EXPECT_EQ(found.other.repeats, 5);
-  EXPECT_GE(found.times, found.other.ms.min / found.one.ms.max);
-  EXPECT_LE(found.times, found.other.ms.max / found.one.ms.min);
-
-  // Each has half of the memory.
   const int64_t needed = 128 * 2 * (16 + 8) * 2 + 4 * (16 + 8) * 2;
-  const auto run = [&](int64_t memory) {
-    return bench_beside(context, b, b, {.repeats = 1, .memory_bytes = memory});
-  };
-  EXPECT_EQ(run(2 * needed).one.caches, 1);
-  test::expect_error(ErrorKind::resources, {"out of memory"}, [&] { run(2 * needed - 2); });
+  test::expect_error(ErrorKind::resources, {"out of memory", std::to_string(needed - 1)}, [&] {
+    bench_beside(context, b, b, {.repeats = 1, .memory_bytes = 2 * needed - 2});
+  });
   AttentionBench blocks = b;
   blocks.attention = BlockLocal{64};
   for (const auto& [one, other] : {std::pair(b, blocks), std::pair(blocks, b)}) {
