@@ -138,12 +138,15 @@ std::string approximation_text(const ApproxBenchResult& result) {
   return fields.text();
 }
 
-void note_small_caches(const Common& common, int64_t rotate_bytes,
-                       const AttentionBenchResult& result) {
-  if (result.rotated_bytes > rotate_bytes) return;
-  note(common, fmt::format("memory has room for {} of caches only, and they should exceed {}: "
-                           "what is read may lie in the last-level cache",
-                           human_bytes(result.rotated_bytes), human_bytes(rotate_bytes)));
+/// What makes figures doubtful.
+void note_doubts(const Common& common, int64_t rotate_bytes, const AttentionBenchResult& result,
+                 const Context& context) {
+  if (result.rotated_bytes <= rotate_bytes) {
+    note(common, fmt::format("memory has room for {} of caches only, and they should exceed {}: "
+                             "what is read may lie in the last-level cache",
+                             human_bytes(result.rotated_bytes), human_bytes(rotate_bytes)));
+  }
+  note_shortage(common, result.cpu_fraction, context.threads());
 }
 
 Json attention_json(std::string_view kind, const AttentionBench& b,
@@ -162,30 +165,10 @@ Json attention_json(std::string_view kind, const AttentionBench& b,
   return object;
 }
 
-/// What ran, where, and on which caches.
-std::string attention_head(std::string_view kind, const AttentionBench& b,
-                           const AttentionBenchResult& result, const Context& context,
-                           const Machine& machine) {
-  return fmt::format("{}\n{}, {} ({} in all) in turns\n", attention_title(kind, b),
-                     circumstances_text(result, context, machine), counted(result.caches, "cache"),
-                     human_bytes(result.rotated_bytes));
-}
-
-std::string attention_rates(const AttentionBenchResult& result) {
-  return rates_text({rate_row("GB/s of keys and values", result.gb_per_s),
-                     rate_row(gemm_label(result.gemm), result.gflop_per_s),
-                     rate_row("GFLOP/s; ceiling: multiply-adds",
-                              {result.gflop_per_s.value, result.peak_gflop_per_s})});
-}
-
-}  // namespace
-
-void report_attention(const Common& common, std::string_view kind, const AttentionBench& b,
-                      int64_t rotate_bytes, const AttentionBenchResult& result,
-                      const Context& context, const Machine& machine) {
-  note_small_caches(common, rotate_bytes, result);
-  note_shortage(common, result.cpu_fraction, context.threads());
-  if (common.json) return print_json(attention_json(kind, b, result, context, machine));
+/// What ran, where and on which caches, and what came of it.
+std::string figures_text(std::string_view kind, const AttentionBench& b,
+                         const AttentionBenchResult& result, const Context& context,
+                         const Machine& machine) {
   std::vector<std::vector<std::string>> times{times_row("attend()", result.ms)};
   std::string beside;
   if (result.approximation) {
@@ -193,31 +176,41 @@ void report_attention(const Common& common, std::string_view kind, const Attenti
              times_row("exact", result.approximation->exact_ms)};
     beside = approximation_text(*result.approximation) + "\n";
   }
-  print(fmt::format("{}\n{}{}\n{}", attention_head(kind, b, result, context, machine), beside,
-                    times_text(times), attention_rates(result)));
+  return fmt::format("{}\n{}, {} ({} in all) in turns\n\n{}{}\n{}", attention_title(kind, b),
+                     circumstances_text(result, context, machine), counted(result.caches, "cache"),
+                     human_bytes(result.rotated_bytes), beside, times_text(times),
+                     rates_text({rate_row("GB/s of keys and values", result.gb_per_s),
+                                 rate_row(gemm_label(result.gemm), result.gflop_per_s),
+                                 rate_row("GFLOP/s; ceiling: multiply-adds",
+                                          {result.gflop_per_s.value, result.peak_gflop_per_s})}));
+}
+
+}  // namespace
+
+void report_attention(const Common& common, std::string_view kind, const AttentionBench& b,
+                      int64_t rotate_bytes, const AttentionBenchResult& result,
+                      const Context& context, const Machine& machine) {
+  note_doubts(common, rotate_bytes, result, context);
+  if (common.json) return print_json(attention_json(kind, b, result, context, machine));
+  print(figures_text(kind, b, result, context, machine));
 }
 
 void report_beside(const Common& common, std::string_view kind, const AttentionBench& b,
                    const AttentionBench& other, int64_t rotate_bytes,
                    const BesideBenchResult& result, const Context& context,
                    const Machine& machine) {
-  for (const auto* each : {&result.one, &result.other}) {
-    note_small_caches(common, rotate_bytes, *each);
-    note_shortage(common, each->cpu_fraction, context.threads());
-  }
+  note_doubts(common, rotate_bytes, result.one, context);
+  note_doubts(common, rotate_bytes, result.other, context);
   if (common.json) {
     Json object = attention_json(kind, b, result.one, context, machine);
     object["beside"] = attention_json(kind, other, result.other, context, machine);
     object["beside_times"] = result.times;
     return print_json(object);
   }
-  const auto part = [&](const AttentionBench& bench, const AttentionBenchResult& figures) {
-    return fmt::format("{}\n{}\n{}\n", attention_head(kind, bench, figures, context, machine),
-                       times_text({times_row("attend()", figures.ms)}), attention_rates(figures));
-  };
   print(fmt::format(
-      "{}{}The second takes {:.3f} times as long as the first, call by call in turns.\n",
-      part(b, result.one), part(other, result.other), result.times));
+      "{}\n{}\nThe second takes {:.3f} times as long as the first, call by call in turns.\n",
+      figures_text(kind, b, result.one, context, machine),
+      figures_text(kind, other, result.other, context, machine), result.times));
 }
 
 void report_backward(const Common& common, const BackwardBench& b,

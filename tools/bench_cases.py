@@ -36,7 +36,7 @@ class Case:
     def arguments(self):
         words = [self.kind]
         for name, value in sorted(self.options.items()):
-            words += [f"--{name}"] if value is True else [f"--{name}", str(value)]
+            words += [f"--{name}", str(value)]
         if self.changes:
             words += ["--beside", ",".join(name if value is True else f"{name}={value}"
                                            for name, value in sorted(self.changes.items()))]
@@ -52,13 +52,13 @@ class Case:
         return ["--repeats", "3" if self.options["kv-len"] > 4096 else "9"]
 
 
-def decode(threads, kv_len=32768, kv_dtype="f16", kv_heads=8, q_heads=32, **options):
+def decode(threads, kv_len=32768, kv_dtype="f16", kv_heads=8, q_heads=32):
     return Case("decode", threads, kv_len=kv_len, kv_dtype=kv_dtype, kv_heads=kv_heads,
-                q_heads=q_heads, **options)
+                q_heads=q_heads)
 
 
-def prefill(threads, kv_len=2048, kv_dtype="f16", **options):
-    return Case("prefill", threads, kv_len=kv_len, kv_dtype=kv_dtype, **options)
+def prefill(threads, kv_len=2048, kv_dtype="f16"):
+    return Case("prefill", threads, kv_len=kv_len, kv_dtype=kv_dtype)
 
 
 def variant(kind, threads, options):

@@ -137,9 +137,9 @@ def figures(found, all_threads):
         ["decode, 1 KV head: share of the multiply-add peak", "0.70", each(
             lambda t: times(peak_share(found, decode(t, kv_heads=1))))],
         ["decode, int8 against f16: times faster", "1.7" if fast_integers else "1.4", each(
-            lambda t: faster(found, quantised(decode, t, "int8")))],
+            lambda t: times(faster(found, quantised(decode, t, "int8"))))],
         ["decode, int4 against f16: times faster", "2.5" if fast_integers else "1.4", each(
-            lambda t: faster(found, quantised(decode, t, "int4")))],
+            lambda t: times(faster(found, quantised(decode, t, "int4"))))],
         ["prefill, 2,048 tokens: share of SGEMM", "0.90", each(
             lambda t: times(found.median(prefill(t), "compute_fraction")))],
         ["prefill, 8,192 tokens: share of SGEMM", "0.90", each(
@@ -166,7 +166,7 @@ def figures(found, all_threads):
 def faster(found, pair):
     """How many times as fast the second is."""
     ratio = found.times(pair)
-    return times(ratio and 1 / ratio)
+    return ratio and 1 / ratio
 
 
 def peak_share(found, case, of=None):

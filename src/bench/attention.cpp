@@ -89,7 +89,9 @@ class ExactCalls {
     time_.time([&] { attend(context_, std::span(&item, 1), options); });
   }
 
-  void clear() {
+  /// A turn that does not count.
+  void warm_up() {
+    turn();
     time_.clear();
     ceilings_.clear();
   }
@@ -143,8 +145,7 @@ class ExactCalls {
 AttentionBenchResult bench_exact(Context& context, const AttentionBench& b,
                                  const BenchOptions& options, const Progress& progress) {
   ExactCalls calls(context, b, options, progress);
-  calls.turn();
-  calls.clear();
+  calls.warm_up();
   bench::Turns turns(options.repeats, progress);
   while (turns.next()) calls.turn();
   return calls.result(turns.done());
@@ -175,10 +176,7 @@ BesideBenchResult bench_beside(Context& context, const AttentionBench& b,
   ExactCalls one(context, b, half, progress);
   ExactCalls two(context, other, half, progress);
   std::array<ExactCalls*, 2> order{&one, &two};
-  for (ExactCalls* calls : order) {
-    calls->turn();
-    calls->clear();
-  }
+  for (ExactCalls* calls : order) calls->warm_up();
   std::vector<double> quotients;
   bench::Turns turns(options.repeats, progress);
   while (turns.next()) {
