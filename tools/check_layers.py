@@ -110,7 +110,7 @@ class Checker:
         """Every gqa_layer(NAME ... USES ... LIBS ...) and target_link_libraries(gqa_NAME ...)."""
         where = "src/CMakeLists.txt"
         text = re.sub(r"#.*", "", (self.root / where).read_text())
-        for call in re.findall(r"^gqa_layer\(([^)]*)\)", text, re.M):
+        for call in re.findall(r"^ *gqa_layer\(([^)]*)\)", text, re.M):
             name, *words = call.split()
             section = None
             for word in words:

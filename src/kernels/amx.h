@@ -3,8 +3,7 @@
 
 #include "kernels/kernels.h"
 
-namespace gqa::kernels {
-namespace hardware_avx512 {
+namespace gqa::kernels::hardware_avx512 {
 
 /// `base`, the table of avx512, with products in tiles; null where this machine has none.
 ///
@@ -15,14 +14,4 @@ namespace hardware_avx512 {
 /// others.
 const Table* amx_table(const Table& base);
 
-/// The same by tiles in software (emulated_tiles.h), for tests: every bit as AMX gives it, slowly.
-const Table& emulated_amx_table(const Table& base);
-
-}  // namespace hardware_avx512
-namespace emulated_avx512 {
-
-/// The same by AVX-512 in software, too.
-const Table& emulated_amx_table(const Table& base);
-
-}  // namespace emulated_avx512
-}  // namespace gqa::kernels
+}  // namespace gqa::kernels::hardware_avx512

@@ -1,5 +1,6 @@
-// AVX-512: the processor's or, for tests on those without, in software (emulated_avx512.h). Sources
-// that include this are compiled once for each, in a namespace GQA_AVX512 of its own.
+// AVX-512: the processor's. Tests on processors without it compile the sources that include this once
+// more, in a namespace of its own: GQA_EMULATE_AVX512 is then the header that has the same functions
+// in software.
 #pragma once
 
 #if defined(__x86_64__)
@@ -15,7 +16,7 @@
 
 #define GQA_AVX512 emulated_avx512
 #define GQA_BEFORE_AVX512() HWY_PUSH_ATTRIBUTES("avx2,fma")
-#include "kernels/emulated_avx512.h"
+#include GQA_EMULATE_AVX512
 
 #else
 

@@ -26,13 +26,14 @@ double cgroup_cores() {
 
 const kernels::Table* find_table(std::string_view isa) {
   if (isa.empty()) return kernels::tables().front();
-  for (const auto tables : {kernels::tables(), kernels::emulated_tables()}) {
-    for (const auto* table : tables) {
-      if (table->isa == isa) return table;
-    }
-  }
-  for (const auto* table : {&kernels::emulated_pairs_table(), &kernels::stretches_table()}) {
-    if (table->isa == isa) return table;
+  const auto named = [&](std::span<const kernels::Table* const> tables) {
+    const auto found =
+        std::find_if(tables.begin(), tables.end(), [&](const auto* t) { return t->isa == isa; });
+    return found == tables.end() ? nullptr : *found;
+  };
+  if (const auto* table = named(kernels::tables())) return table;
+  if (kernels::more_tables) {
+    if (const auto* table = named(kernels::more_tables())) return table;
   }
   fail(ErrorKind::usage, "instruction set '{}' is not one of this machine's: {}", isa,
        fmt::join(available_isas(), ", "));

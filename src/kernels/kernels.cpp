@@ -120,8 +120,6 @@ namespace {
 struct Tables {
   std::array<const Table*, 8> list{};
   size_t count = 0;
-  std::array<const Table*, 2> emulated{};
-  size_t emulated_count = 0;
 
   Tables() {
     // What the compiler may use everywhere needs no asking: Highway denies NEON to Arm processors
@@ -141,16 +139,6 @@ struct Tables {
       for (const Table* better : {hardware_avx512::amx_table(vectors), vnni, int16, avx512}) {
         if (better) list[count++] = better;
       }
-      emulated[emulated_count++] = &hardware_avx512::emulated_amx_table(vectors);
-    }
-#endif
-#if HWY_TARGETS & HWY_AVX2
-    if ((supported & HWY_AVX2) && !__builtin_cpu_supports("avx512vnni")) {
-      const Table& vnni = emulated_avx512::vnni_table(*N_AVX2::GetTable());
-      if (emulated_count == 0) {
-        emulated[emulated_count++] = &emulated_avx512::emulated_amx_table(vnni);
-      }
-      emulated[emulated_count++] = &vnni;
     }
 #endif
 #if HWY_TARGETS & HWY_AVX2
@@ -179,9 +167,8 @@ const Tables& all_tables() {
 }  // namespace
 
 std::span<const Table* const> tables() { return {all_tables().list.data(), all_tables().count}; }
-std::span<const Table* const> emulated_tables() {
-  return {all_tables().emulated.data(), all_tables().emulated_count};
-}
+
+std::span<const Table* const> (*more_tables)() = nullptr;
 
 }  // namespace gqa::kernels
 #endif  // HWY_ONCE

@@ -261,13 +261,8 @@ struct Table {
 
 /// The tables that were compiled in and that this machine can run, best first; never empty.
 std::span<const Table* const> tables();
-/// Tables that do in software what this machine may lack, and to the bit: for tests. Too slow to be
-/// chosen but by name.
-std::span<const Table* const> emulated_tables();
-/// The best table but for products of bf16, which are in software: for tests, on every machine.
-const Table& emulated_pairs_table();
-/// The best table whose stretches are of one block, but with stretches of several, as of tiles: for
-/// tests, on every machine.
-const Table& stretches_table();
+/// More tables, which a Context takes by name alone: null, or what tests set before any call. They
+/// do in software what this machine may lack.
+extern std::span<const Table* const> (*more_tables)();
 
 }  // namespace gqa::kernels

@@ -3,8 +3,7 @@
 
 #include "kernels/kernels.h"
 
-namespace gqa::kernels {
-namespace hardware_avx512 {
+namespace gqa::kernels::hardware_avx512 {
 
 /// `base`, the table of avx512, with products of 8-bit integers for quantised caches, for
 /// processors with VNNI.
@@ -16,11 +15,4 @@ namespace hardware_avx512 {
 /// weights.
 const Table& vnni_table(const Table& base);
 
-}  // namespace hardware_avx512
-namespace emulated_avx512 {
-
-/// The same by AVX-512 in software, for tests.
-const Table& vnni_table(const Table& base);
-
-}  // namespace emulated_avx512
-}  // namespace gqa::kernels
+}  // namespace gqa::kernels::hardware_avx512

@@ -3,6 +3,7 @@
 
 #include <vector>
 
+#include "emulated/tables.h"
 #include "kernels/kernels.h"
 
 namespace gqa::test {

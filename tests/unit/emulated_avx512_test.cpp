@@ -97,7 +97,7 @@ HWY_POP_ATTRIBUTES
 }  // namespace gqa::kernels
 
 // Behind what the processor does: there may be macros for it, which this takes away.
-#define GQA_EMULATE_AVX512
+#define GQA_EMULATE_AVX512 "emulated/avx512.h"
 #include "kernels/avx512.h"
 
 GQA_BEFORE_AVX512()

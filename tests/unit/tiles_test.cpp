@@ -14,7 +14,7 @@
 
 #include "core/half.h"
 #include "gqa/error.h"
-#include "kernels/emulated_tiles.h"
+#include "emulated/tiles.h"
 
 namespace gqa::kernels {
 namespace {

@@ -1,7 +1,7 @@
 // Stretches of several blocks where no tiles want them.
 #include <algorithm>
 
-#include "kernels/kernels.h"
+#include "emulated/tables.h"
 
 namespace gqa::kernels {
 

@@ -4,7 +4,7 @@
 #include <limits>
 
 #include "core/half.h"
-#include "kernels/kernels.h"
+#include "emulated/tables.h"
 
 namespace gqa::kernels {
 namespace {

@@ -1,4 +1,4 @@
-#include "kernels/emulated_tiles.h"
+#include "emulated/tiles.h"
 
 #if defined(__x86_64__)
 
