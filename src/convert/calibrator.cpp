@@ -11,6 +11,7 @@
 #include "convert/layer_chain.h"
 #include "convert/layer_progress.h"
 #include "convert/merge_matrices.h"
+#include "io/json_value.h"
 #include "regroup/lumps.h"
 #include "regroup/products.h"
 #include "regroup/refit_outputs.h"

@@ -9,6 +9,7 @@
 #include "convert/recipe.h"
 #include "core/fail.h"
 #include "core/text.h"
+#include "io/json_value.h"
 #include "io/key_directions.h"
 
 namespace gqa {

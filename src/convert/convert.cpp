@@ -18,6 +18,7 @@
 #include "convert/merge.h"
 #include "convert/merge_matrices.h"
 #include "convert/place.h"
+#include "io/json_value.h"
 #include "io/key_directions.h"
 
 namespace gqa {

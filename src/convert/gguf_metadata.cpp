@@ -6,6 +6,7 @@
 #include "convert/gguf_tensors.h"
 #include "core/fail.h"
 #include "core/text.h"
+#include "io/json_value.h"
 
 namespace gqa {
 namespace {

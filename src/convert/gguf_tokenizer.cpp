@@ -6,6 +6,7 @@
 
 #include "convert/gguf_pieces.h"
 #include "core/fail.h"
+#include "io/json_value.h"
 #include "tokenizer/components.h"
 #include "tokenizer/metaspace.h"
 

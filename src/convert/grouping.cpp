@@ -7,6 +7,7 @@
 #include "convert/head_grouping.h"
 #include "core/fail.h"
 #include "core/random.h"
+#include "io/json_value.h"
 
 namespace gqa {
 namespace {

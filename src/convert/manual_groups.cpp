@@ -4,6 +4,7 @@
 
 #include "convert/grouping.h"
 #include "core/fail.h"
+#include "io/json_value.h"
 
 namespace gqa {
 namespace {

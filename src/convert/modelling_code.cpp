@@ -5,6 +5,7 @@
 #include <cctype>
 #include <string>
 
+#include "io/json_value.h"
 #include "io/per_layer_form.h"
 
 namespace gqa {

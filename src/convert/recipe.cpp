@@ -9,6 +9,7 @@
 #include "convert/grouping.h"
 #include "convert/merge.h"
 #include "core/fail.h"
+#include "io/json_value.h"
 #include "io/sha256.h"
 
 namespace gqa {

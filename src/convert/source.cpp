@@ -7,6 +7,7 @@
 #include "core/fail.h"
 #include "gqa/generate.h"
 #include "gqa/tokenizer.h"
+#include "io/json_value.h"
 #include "model/layout.h"
 
 namespace gqa {
@@ -65,7 +66,7 @@ SourceModel open_source(const fs::path& dir) {
   SourceModel source{.dir = dir,
                      .name = folder_name(dir),
                      .config = load_config(dir),
-                     .config_json = read_json(dir / "config.json"),
+                     .config_json = std::make_shared<const Json>(read_json(dir / "config.json")),
                      .checkpoint = Checkpoint::open(dir),
                      .tensors = {},
                      .carried = carried_files(dir),

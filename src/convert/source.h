@@ -19,7 +19,7 @@ struct SourceModel {
   std::filesystem::path dir;
   std::string name;  ///< of the folder
   ModelConfig config;
-  Json config_json;
+  SharedJson config_json;  ///< never null
   Checkpoint checkpoint;
   std::vector<const Tensor*> tensors;  ///< in the order of expected_tensors()
   std::vector<std::string> carried;    ///< files that go into the output as they are, sorted

@@ -7,6 +7,7 @@
 #include "core/fail.h"
 #include "gqa/inspect.h"
 #include "io/folder.h"
+#include "io/json_value.h"
 #include "io/key_directions.h"
 #include "io/sha256.h"
 #include "model/layout.h"

@@ -12,8 +12,10 @@
 #include "convert/write_weights.h"
 #include "core/fail.h"
 #include "gqa/context.h"
+#include "io/json_value.h"
 #include "io/sha256.h"
 #include "io/staging.h"
+#include "io/write_journal.h"
 
 namespace gqa {
 namespace {
@@ -36,7 +38,7 @@ void set_rope(Json& config, const RopeConfig& rope) {
 /// The source's config.json with the result's KV heads, head size and dtype, and with the model
 /// type that these need (modelling_code.h); all else as it was.
 Json result_config(const ExportJob& job) {
-  Json config = job.source.config_json;
+  Json config = *job.source.config_json;
   set_model_type(config, job.plan.result);
   config["head_dim"] = job.plan.result.head_dim;
   if (!job.plan.planes.empty()) set_rope(config, job.plan.result.rope);

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "convert/elements.h"
+#include "io/json_value.h"
 
 namespace gqa {
 namespace {
@@ -46,11 +47,12 @@ Json to_note(const LayerRefinement& refined) {
 
 std::optional<LayerRefinement> WrittenLayer::refined(int64_t layer) const {
   const auto first = std::ranges::find(places_, &MergedLayer::q, &Place::part);
-  if (first == places_.end() || !first->tensor.note.is_object()) return std::nullopt;
+  if (first == places_.end() || !first->tensor.note || !first->tensor.note->is_object())
+    return std::nullopt;
   constexpr double infinity = std::numeric_limits<double>::infinity();
   constexpr double not_finite = std::numeric_limits<double>::quiet_NaN();  // which JSON lacks
   constexpr int most = std::numeric_limits<int>::max();
-  const JsonFields note(first->tensor.note, first->tensor.file, "note");
+  const JsonFields note(*first->tensor.note, first->tensor.file, "note");
   return LayerRefinement{
       .layer = layer,
       .before = note.maybe_number("error_before", 0, infinity).value_or(not_finite),

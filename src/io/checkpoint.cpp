@@ -4,7 +4,7 @@
 
 #include "core/fail.h"
 #include "io/folder.h"
-#include "io/json.h"
+#include "io/json_value.h"
 #include "io/quantised.h"
 
 namespace gqa {

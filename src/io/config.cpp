@@ -7,7 +7,7 @@
 #include "core/fail.h"
 #include "io/folder.h"
 #include "io/group_sizes.h"
-#include "io/json.h"
+#include "io/json_value.h"
 #include "io/per_layer_form.h"
 #include "io/rope_config.h"
 

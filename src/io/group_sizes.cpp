@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "core/fail.h"
+#include "io/json_value.h"
 #include "io/per_layer_form.h"
 
 namespace gqa {

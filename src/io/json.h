@@ -1,9 +1,11 @@
-// JSON files, checked: errors name the file and the field.
+// JSON files, checked: errors name the file and the field. Whoever looks into a Json itself
+// includes io/json_value.h, which takes longer to compile than most of our files.
 #pragma once
 
 #include <cstdint>
 #include <filesystem>
-#include <nlohmann/json.hpp>
+#include <memory>
+#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -13,6 +15,8 @@ namespace gqa {
 
 /// Key order is kept, so that what we write back differs only where we changed it.
 using Json = nlohmann::ordered_json;
+/// For members of classes, so that headers need no whole Json.
+using SharedJson = std::shared_ptr<const Json>;
 
 /// Parses JSON. Throws Error (bad_data): not JSON, a key given twice, nested deeper than 64 levels.
 Json parse_json(std::string_view text, const std::filesystem::path& file);

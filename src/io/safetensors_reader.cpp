@@ -8,7 +8,7 @@
 #include "core/checked.h"
 #include "core/fail.h"
 #include "io/checkpoint.h"
-#include "io/json.h"
+#include "io/json_value.h"
 #include "io/safetensors_dtype.h"
 
 namespace gqa {

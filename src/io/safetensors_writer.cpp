@@ -14,8 +14,9 @@
 #include "core/mapped_file.h"
 #include "core/text.h"
 #include "io/folder.h"
-#include "io/json.h"
+#include "io/json_value.h"
 #include "io/safetensors_dtype.h"
+#include "io/write_journal.h"
 
 namespace gqa {
 namespace {
@@ -235,7 +236,9 @@ WrittenTensor SafetensorsWriter::written(size_t tensor) {
   const Shard& shard = *std::find_if(shards_.begin(), shards_.end(), of_shard);
   WrittenTensor result{dir_ / shard.name, std::ssize(header(shard)), tensors_[tensor].bytes};
   for (size_t i = shard.first; i < tensor; ++i) result.begin += tensors_[i].bytes;
-  if (journal_ != nullptr) result.note = journal_->entries()[tensor].note;
+  if (journal_ != nullptr) {
+    result.note = std::make_shared<const Json>(journal_->entries()[tensor].note);
+  }
   if (file_) file_->flush();
   return result;
 }

@@ -11,11 +11,13 @@
 
 #include "core/thread_pool.h"
 #include "gqa/progress.h"
+#include "io/json.h"
 #include "io/output_file.h"
 #include "io/sha256.h"
-#include "io/write_journal.h"
 
 namespace gqa {
+
+class WriteJournal;
 
 /// A tensor to come.
 struct TensorSpec {
@@ -32,7 +34,7 @@ struct WrittenTensor {
   std::filesystem::path file;
   int64_t begin = 0;  ///< of its bytes in the file
   int64_t bytes = 0;
-  Json note = {};  ///< of the journal
+  SharedJson note = {};  ///< of the journal; null: nothing
 
   std::vector<std::byte> read() const;
 };

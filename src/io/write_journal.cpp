@@ -4,6 +4,7 @@
 
 #include "core/fail.h"
 #include "core/text.h"
+#include "io/json_value.h"
 
 namespace gqa {
 namespace {

@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "core/text.h"
+#include "io/json_value.h"
 #include "tokenizer/components.h"
 
 namespace gqa {

@@ -1,7 +1,7 @@
 // The parts that a tokenizer.json is composed of: normalizers, pre-tokenizers, decoders.
 #pragma once
 
-#include <filesystem>
+#include <functional>
 #include <string>
 #include <string_view>
 
@@ -11,32 +11,14 @@
 
 namespace gqa {
 
-/// Calls visit(fields, type) for a component; for each one in turn where it is a Sequence, whose
-/// list stands in field `list`. `at`: the component's place in the file.
-template <typename Visit>
-void for_each_component(const Json& component, const std::filesystem::path& file,
-                        const std::string& at, const char* list, const Visit& visit) {
-  const JsonFields fields(component, file, at);
-  const std::string type = fields.string("type");
-  if (type != "Sequence") {
-    visit(fields, type);
-    return;
-  }
-  const Json& parts = fields.get(list);
-  if (!parts.is_array()) {
-    fail(ErrorKind::bad_data, "{}: expected a list, got {}", fields.where(list), parts.type_name());
-  }
-  for (size_t i = 0; i < parts.size(); ++i) {
-    for_each_component(parts[i], file, fmt::format("{}.{}[{}]", at, list, i), list, visit);
-  }
-}
+/// A component's fields and its type.
+using VisitComponent = std::function<void(const JsonFields& fields, const std::string& type)>;
 
-/// The same for a field of the file's top object; nothing is called where it is absent or null.
-template <typename Visit>
+/// Calls visit(fields, type) for the component in a field of the file's top object; for each one in
+/// turn where it is a Sequence, whose list stands in field `list`. Nothing is called where it is
+/// absent or null.
 void for_each_component(const JsonFields& top, const char* field, const char* list,
-                        const Visit& visit) {
-  if (top.has(field)) for_each_component(top.get(field), top.file(), field, list, visit);
-}
+                        const VisitComponent& visit);
 
 [[noreturn]] inline void fail_unsupported(const JsonFields& component, std::string_view kind,
                                           std::string_view type, std::string_view supported) {

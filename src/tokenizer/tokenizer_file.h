@@ -7,7 +7,7 @@
 #include <utility>
 #include <vector>
 
-#include "io/json.h"
+#include "io/json_value.h"
 
 namespace gqa {
 

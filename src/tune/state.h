@@ -7,7 +7,7 @@
 #include <string>
 
 #include "gqa/tune.h"
-#include "io/json.h"
+#include "io/json_value.h"
 
 namespace gqa {
 
