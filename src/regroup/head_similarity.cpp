@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "regroup/decompositions.h"
 #include "regroup/values.h"
 
 namespace gqa {
@@ -58,8 +59,7 @@ Matrix value_similarity(const HeadGrams& grams) {
     const Whitening& other = bases[static_cast<size_t>(b)];
     if (one.rank == 0 || other.rank == 0) return 0.0;
     const Eigen::MatrixXd cross = one.map * grams.value_block(a, b) * other.map.transpose();
-    const Eigen::BDCSVD<Eigen::MatrixXd> svd(cross);
-    return svd.singularValues().cwiseMin(1.0).sum() /
+    return singular_values(cross).cwiseMin(1.0).sum() /
            std::sqrt(static_cast<double>(one.rank) * static_cast<double>(other.rank));
   });
 }

@@ -1,9 +1,11 @@
 #include "regroup/key_directions.h"
 
+#include "regroup/decompositions.h"
+
 namespace gqa {
 
 Matrix principal_directions(const Matrix& moments) {
-  const Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd> solver(moments);  // rising eigenvalues
+  const SymmetricEigen solver(moments);
   Matrix rows = solver.eigenvectors().transpose().colwise().reverse();
   for (int64_t r = 0; r < rows.rows(); ++r) {
     int64_t largest = 0;

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <limits>
 
+#include "regroup/decompositions.h"
+
 namespace gqa {
 namespace {
 
@@ -28,10 +30,10 @@ Plane plane_of(const HeadGrams& grams, const std::vector<int64_t>& group, int64_
   return plane;
 }
 
-Eigen::SelfAdjointEigenSolver<Eigen::MatrixXcd> principal(const Plane& plane, int options) {
+HermitianEigen principal(const Plane& plane, Eigenvectors vectors) {
   const Eigen::MatrixXcd weighted =
       plane.weights.asDiagonal() * plane.keys * plane.weights.asDiagonal();
-  return Eigen::SelfAdjointEigenSolver<Eigen::MatrixXcd>(weighted, options);
+  return HermitianEigen(weighted, vectors);
 }
 
 /// E|mix^T z|^2.
@@ -79,7 +81,7 @@ KeyMix principal_keys(const HeadGrams& grams, const std::vector<int64_t>& group)
   KeyMix mix = empty_mix(grams, group);
   for (int64_t p = 0; p < grams.head_dim / 2; ++p) {
     const Plane plane = plane_of(grams, group, p);
-    const auto solver = principal(plane, Eigen::ComputeEigenvectors);
+    const auto solver = principal(plane, Eigenvectors::wanted);
     const double kept = solver.eigenvalues().maxCoeff();
     const int64_t n = plane.weights.size();
     if (!(kept > tiny)) {  // no score comes from this plane
@@ -133,7 +135,7 @@ KeyMix aligned_keys(const HeadGrams& grams, const std::vector<int64_t>& group) {
 Loss key_loss(const HeadGrams& grams, const std::vector<int64_t>& group) {
   Loss loss;
   for (int64_t p = 0; p < grams.head_dim / 2; ++p) {
-    const auto solver = principal(plane_of(grams, group, p), Eigen::EigenvaluesOnly);
+    const auto solver = principal(plane_of(grams, group, p), Eigenvectors::not_wanted);
     const double total = solver.eigenvalues().sum();
     loss.total += total;
     loss.lost += std::max(total - solver.eigenvalues().maxCoeff(), 0.0);

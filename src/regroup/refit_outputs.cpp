@@ -4,6 +4,7 @@
 #include <array>
 #include <utility>
 
+#include "regroup/decompositions.h"
 #include "regroup/lumps.h"
 #include "regroup/products.h"
 #include "regroup/windows.h"
@@ -27,8 +28,7 @@ Matrix fitted(Matrix moments, Matrix wanted, const Matrix& start, int64_t head_d
     wanted.middleRows(c, head_dim) += ridge * start.middleCols(c, head_dim).transpose();
     block += ridge;
   }
-  const Eigen::LLT<Eigen::Ref<Matrix>> factors(moments);  // in place
-  factors.solveInPlace(wanted);
+  solve_in_place(moments, wanted);
   return wanted.transpose();
 }
 

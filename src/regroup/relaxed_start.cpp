@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "regroup/balance.h"
+#include "regroup/decompositions.h"
 #include "regroup/products.h"
 #include "regroup/values.h"
 
@@ -21,8 +22,7 @@ auto random_turn(int64_t n, const Draw& draw) {
   using Square = Eigen::Matrix<Scalar, Eigen::Dynamic, Eigen::Dynamic>;
   Square any(n, n);
   for (int64_t i = 0; i < any.size(); ++i) any.data()[i] = draw();
-  const Eigen::HouseholderQR<Square> qr(any);
-  return Square(qr.householderQ() * Square::Identity(n, n));
+  return orthogonal_factor(any);
 }
 
 /// x with x * moments = cross, for moments that may be singular.
@@ -30,7 +30,7 @@ template <typename Square>
 Square predicted(const Square& cross, Square moments) {
   const double mean = std::abs(moments.trace()) / static_cast<double>(moments.rows());
   moments.diagonal().array() += std::max(ridge * mean, 1e-300);
-  return moments.llt().solve(cross.adjoint()).adjoint();
+  return right_divided(cross, moments);
 }
 
 class Start {
@@ -73,8 +73,7 @@ class Start {
     Vector weights(n);
     for (int64_t a = 0; a < n; ++a) weights[a] = grams.query_weight(p, a);
     const Eigen::MatrixXcd keys = grams.keys[static_cast<size_t>(p)];
-    const Eigen::SelfAdjointEigenSolver<Eigen::MatrixXcd> solver(weights.asDiagonal() * keys *
-                                                                 weights.asDiagonal());
+    const HermitianEigen solver(weights.asDiagonal() * keys * weights.asDiagonal());
     const Vector energy = solver.eigenvalues().tail(groups_);
     const double least = ridge * std::max(energy.maxCoeff(), 1e-300);
     const Eigen::MatrixXcd mix =

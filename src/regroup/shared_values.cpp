@@ -2,12 +2,11 @@
 
 #include <algorithm>
 
+#include "regroup/decompositions.h"
 #include "regroup/values.h"
 
 namespace gqa {
 namespace {
-
-using Solver = Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd>;
 
 /// On the diagonal of what is inverted, beside its mean.
 constexpr double output_ridge = 1e-8;
@@ -30,7 +29,7 @@ std::vector<Member> members_of(const Heads& heads, const std::vector<int64_t>& g
 /// R with |R v|^2 = |O v'|^2 for v' of the moments `seen` that lie as v does.
 Matrix output_root(const Matrix& output_gram, const Matrix& own, const Matrix& seen) {
   const Whitening basis = whiten(own);
-  const Solver whitened(basis.map * seen * basis.map.transpose());
+  const SymmetricEigen whitened(basis.map * seen * basis.map.transpose());
   const Matrix root = whitened.eigenvectors() *
                       whitened.eigenvalues().cwiseMax(0.0).cwiseSqrt().asDiagonal() *
                       whitened.eigenvectors().transpose();
@@ -78,7 +77,7 @@ SharedValue shared_value(const Heads& heads, const std::vector<int64_t>& group,
     own.diagonal().array() +=
         std::max(output_ridge * own.trace() / static_cast<double>(rank), 1e-300);
     const Matrix cross = heads.v_of(m.kv_head) * seen;  // E[v v'^T]
-    const Matrix map = own.llt().solve(cross.transpose()).transpose();
+    const Matrix map = right_divided(cross, own);
     shared.outputs.emplace_back(heads.o_of(m.q_head) * map);
     // O (V - map V') under C.
     const Matrix rest = heads.v_of(m.kv_head) - map * shared.value;

@@ -3,10 +3,10 @@
 #include <algorithm>
 #include <cmath>
 
+#include "regroup/decompositions.h"
+
 namespace gqa {
 namespace {
-
-using Solver = Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd>;
 
 /// Eigenvalues below this share of the largest are rounding errors.
 constexpr double negligible = 1e-12;
@@ -56,22 +56,16 @@ int64_t query_heads(const HeadGrams& grams, int64_t g) {
   return grams.q_begin[static_cast<size_t>(g) + 1] - grams.q_begin[static_cast<size_t>(g)];
 }
 
-/// The orthogonal map that brings what M pairs closest (Schönemann 1966).
-Matrix closest_rotation(const Matrix& m) {
-  const Eigen::JacobiSVD<Eigen::MatrixXd> svd(m, Eigen::ComputeFullU | Eigen::ComputeFullV);
-  return svd.matrixU() * svd.matrixV().transpose();
-}
-
 }  // namespace
 
 Matrix square_root(const Matrix& m) {
-  const Solver solver(m);
+  const SymmetricEigen solver(m);
   return solver.eigenvalues().cwiseMax(0.0).cwiseSqrt().asDiagonal() *
          solver.eigenvectors().transpose();
 }
 
 Whitening whiten(const Matrix& moments) {
-  const Solver solver(moments);
+  const SymmetricEigen solver(moments);
   const Vector& squares = solver.eigenvalues();
   const Vector shrink = inverse_or_zero(squares, squares.maxCoeff()).cwiseSqrt();
   return {shrink.asDiagonal() * solver.eigenvectors().transpose(),
@@ -82,7 +76,7 @@ Whitening whiten(const Matrix& moments) {
 std::vector<Matrix> principal_mixture(const Matrix& values, const std::vector<Matrix>& roots,
                                       int64_t rank) {
   const int64_t d = roots.front().rows();
-  const Solver solver(output_grams(values, roots));
+  const SymmetricEigen solver(output_grams(values, roots));
   // Directions B c of unit length; those of no energy are left at zero.
   const Vector kept = solver.eigenvalues().tail(rank);
   const Vector shrink = inverse_or_zero(kept, kept.maxCoeff()).cwiseSqrt();
@@ -110,8 +104,8 @@ ValueMix principal_values(const HeadGrams& grams, const std::vector<int64_t>& gr
 }
 
 Loss value_loss(const HeadGrams& grams, const std::vector<int64_t>& group) {
-  const Solver solver(output_grams(member_values(grams, group), output_roots(grams, group)),
-                      Eigen::EigenvaluesOnly);
+  const SymmetricEigen solver(output_grams(member_values(grams, group), output_roots(grams, group)),
+                              Eigenvectors::not_wanted);
   Loss loss;
   loss.total = solver.eigenvalues().sum();
   loss.lost = std::max(loss.total - solver.eigenvalues().tail(grams.head_dim).sum(), 0.0);
