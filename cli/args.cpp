@@ -15,11 +15,6 @@
 namespace gqa::cli {
 namespace {
 
-[[noreturn]] void refuse(const std::string& option, const std::string& expected,
-                         const std::string& value) {
-  throw Error(ErrorKind::usage, fmt::format("{}: expected {}, got '{}'", option, expected, value));
-}
-
 /// The number at the start of `text`, which moves past it; none where there is none or it does not
 /// fit.
 template <typename T>
@@ -63,7 +58,23 @@ std::string upper(std::string_view text) {
   return result;
 }
 
+const std::vector<std::string> dtypes{"f32", "f16", "bf16"};
+const std::vector<std::string> kv_dtypes{"f32", "f16", "bf16", "int8", "int4"};
+const std::vector<std::string> weight_dtypes{"stored", "int8"};
+
 }  // namespace
+
+void refuse(const std::string& option, const std::string& expected, const std::string& value) {
+  throw Error(ErrorKind::usage, fmt::format("{}: expected {}, got '{}'", option, expected, value));
+}
+
+std::string one_of(const std::vector<std::string>& names) {
+  std::string text;
+  for (size_t i = 0; i < names.size(); ++i) {
+    text += (i == 0 ? "" : i + 1 < names.size() ? ", " : " or ") + names[i];
+  }
+  return text;
+}
 
 int64_t parse_integer(const std::string& option, const std::string& value, int64_t low,
                       int64_t high) {
@@ -111,64 +122,72 @@ int64_t parse_bytes(const std::string& option, const std::string& value) {
   return bytes;
 }
 
-CLI::Option* add_value(CLI::App& verb, const std::string& name, const std::string& placeholder,
-                       const std::string& description,
-                       std::function<void(const std::string& value)> set) {
-  // The raw callback: CLI11's own conversions would drop an empty value, and read 010 as octal.
-  const CLI::callback_t callback = [set = std::move(set)](const CLI::results_t& values) {
-    set(values.front());
-    return true;
-  };
-  CLI::Option* option = verb.add_option(name, callback, description);
-  // Text of our own: CLI11's lists every option that this one excludes.
-  option->type_name(placeholder)->option_text(placeholder)->expected(1);
+Option& add_flag(Command& verb, std::string_view name, bool& value, std::string_view description) {
+  Option& option = verb.options.emplace_back();
+  option.name = name;
+  option.description = description;
+  option.flag = &value;
   return option;
 }
 
-void add_required(CLI::App& verb, const std::string& name, std::string& value,
-                  const std::string& placeholder, const std::string& description) {
+Option& add_value(Command& verb, std::string_view name, std::string_view placeholder,
+                  std::string_view description, std::function<void(const std::string& value)> set) {
+  Option& option = verb.options.emplace_back();
+  option.name = name;
+  option.placeholder = placeholder;
+  option.description = description;
+  option.set = std::move(set);
+  if (placeholder == "FILE") option.paths = Paths::files;
+  if (placeholder == "DIR") option.paths = Paths::folders;
+  return option;
+}
+
+Option& add_required(Command& verb, const std::string& name, std::string& value,
+                     std::string_view placeholder, std::string_view description) {
   const auto set = [&value, name](const std::string& given) {
     if (given.empty()) throw Error(ErrorKind::usage, name + " is empty");
     value = given;
   };
-  add_value(verb, name, placeholder, description, set)
-      ->required()
-      ->option_text(name.starts_with('-') ? placeholder + " (required)" : " ");
+  Option& option = add_value(verb, name, placeholder, description, set);
+  option.required = true;
+  return option;
 }
 
-void add_model(CLI::App& verb, std::string& value) {
+void add_model(Command& verb, std::string& value) {
   add_required(verb, "MODEL", value, "DIR", "Model folder (Hugging Face layout, safetensors)");
 }
 
-CLI::Option* add_dtype(CLI::App& verb, const std::string& name, std::optional<DType>& value,
-                       const std::string& description) {
-  return add_value(verb, name, "TYPE", description, [&value, name](const std::string& given) {
+void add_dtype(Command& verb, const std::string& name, std::optional<DType>& value,
+               std::string_view description) {
+  add_value(verb, name, "TYPE", description, [&value, name](const std::string& given) {
     value = parse_dtype(given);
-    if (!value) refuse(name, "f32, f16 or bf16", given);
-  });
+    if (!value) refuse(name, one_of(dtypes), given);
+  }).forms = dtypes;
 }
 
-void add_kv_dtype(CLI::App& verb, std::optional<KvDType>& value, const std::string& by_default) {
+void add_kv_dtype(Command& verb, std::optional<KvDType>& value, const std::string& by_default) {
   add_value(verb, "--kv-dtype", "TYPE",
-            "Type of the KV cache: f32, f16, bf16, int8 or int4;\ndefault: " + by_default,
+            fmt::format("Type of the KV cache: {};\ndefault: {}", one_of(kv_dtypes), by_default),
             [&value](const std::string& given) {
               value = parse_kv_dtype(given);
-              if (!value) refuse("--kv-dtype", "f32, f16, bf16, int8 or int4", given);
-            });
+              if (!value) refuse("--kv-dtype", one_of(kv_dtypes), given);
+            })
+      .forms = kv_dtypes;
 }
 
-void add_weight_dtype(CLI::App& verb, WeightDType& value) {
+void add_weight_dtype(Command& verb, WeightDType& value) {
   add_value(
       verb, "--weight-dtype", "TYPE",
       "Type of the model's matrices: stored, or int8 (quantised when loaded);\ndefault: stored",
       [&value](const std::string& given) {
         const auto type = parse_weight_dtype(given);
-        if (!type) refuse("--weight-dtype", "stored or int8", given);
+        if (!type) refuse("--weight-dtype", one_of(weight_dtypes), given);
         value = *type;
-      });
+      })
+      .forms = weight_dtypes;
 }
 
-void add_attention(CLI::App& verb, AttentionSpec& value) {
+void add_attention(Command& verb, AttentionSpec& value) {
   add_value(verb, "--attention", "SPEC",
             "exact, block:B, window:W, clustered:C[,PAGES], global-local:W,B,\ntopk:P, topp:MASS, "
             "lowrank:R[,KEYS] or dynamic:LOSS; default: exact",
@@ -178,18 +197,21 @@ void add_attention(CLI::App& verb, AttentionSpec& value) {
               } catch (const Error& error) {
                 throw Error(error.kind(), fmt::format("--attention: {}", error.what()));
               }
-            });
+            })
+      .forms = {
+      "exact",  "block:B",   "window:W",         "clustered:C[,PAGES]", "global-local:W,B",
+      "topk:P", "topp:MASS", "lowrank:R[,KEYS]", "dynamic:LOSS"};
 }
 
-void add_common(CLI::App& verb, Common& common) {
+void add_common(Command& verb, Common& common) {
   const std::string group = "Common options";
-  verb.add_flag("--json", common.json, "Print one JSON object")->group(group);
-  verb.add_flag("--quiet", common.quiet, "No messages and no progress, errors only")->group(group);
+  add_flag(verb, "--json", common.json, "Print one JSON object").group = group;
+  add_flag(verb, "--quiet", common.quiet, "No messages and no progress, errors only").group = group;
   add_value(verb, "--threads", "N", "Threads; default: the cores that this process may use",
             [&common](const std::string& value) {
               common.threads = static_cast<int>(parse_integer("--threads", value, 1, 1024));
             })
-      ->group(group);
+      .group = group;
   add_value(verb, "--isa", "NAME",
             "Instruction set, one that `gqa doctor` lists; default: the best",
             [&common](const std::string& value) {
@@ -199,7 +221,7 @@ void add_common(CLI::App& verb, Common& common) {
               }
               common.isa = value;
             })
-      ->group(group);
+      .group = group;
 }
 
 }  // namespace gqa::cli

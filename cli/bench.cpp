@@ -1,11 +1,9 @@
 #include "gqa/bench.h"
 
 #include <algorithm>
-#include <map>
 #include <memory>
 #include <optional>
 #include <sstream>
-#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -13,6 +11,7 @@
 #include "cli/bench_recall.h"
 #include "cli/bench_report.h"
 #include "cli/machine.h"
+#include "cli/parse.h"
 #include "cli/progress_bar.h"
 #include "cli/verbs.h"
 #include "gqa/error.h"
@@ -69,7 +68,7 @@ BenchOptions fitted(BenchOptions options, const Machine& machine) {
 
 /// What a call of attention, forward or backward, is about.
 template <typename Args>
-void add_problem(CLI::App& verb, const std::shared_ptr<Args>& args, const std::string& q_len) {
+void add_problem(Command& verb, const std::shared_ptr<Args>& args, const std::string& q_len) {
   auto& bench = args->bench;
   add_number(verb, "--q-heads", bench.q_heads, 1, most_heads, "Query heads; default: 32");
   add_number(verb, "--kv-heads", bench.kv_heads, 1, most_heads,
@@ -86,16 +85,16 @@ void add_problem(CLI::App& verb, const std::shared_ptr<Args>& args, const std::s
   add_value(
       verb, "--softcap", "X", "Soft cap of the scores; 0: none; default: 0",
       [args](const std::string& value) { args->bench.softcap = parse_real("--softcap", value); });
-  verb.add_flag("--sinks", bench.sinks, "A learned sink for each query head");
+  add_flag(verb, "--sinks", bench.sinks, "A learned sink for each query head");
 }
 
-void add_attention_problem(CLI::App& verb, const std::shared_ptr<AttentionArgs>& args,
+void add_attention_problem(Command& verb, const std::shared_ptr<AttentionArgs>& args,
                            const std::string& kind) {
   add_problem(verb, args, kind == "prefill" ? "all" : "1");
   add_kv_dtype(verb, args->kv_dtype, "f16");
 }
 
-void add_repeats(CLI::App& verb, BenchOptions& options) {
+void add_repeats(Command& verb, BenchOptions& options) {
   add_number(verb, "--repeats", options.repeats, 1, most_repeats,
              "Calls that are timed; default: for 2 seconds, 5 to 100");
 }
@@ -111,17 +110,14 @@ AttentionBench bench_of(const AttentionArgs& args, const std::string& kind) {
 /// The same with the changes that --beside lists, which are options without their dashes.
 AttentionBench other_of(const AttentionArgs& args, const std::string& kind) {
   const auto changed = std::make_shared<AttentionArgs>(args);
-  CLI::App options;
-  options.set_help_flag();
+  Command options;
   add_attention_problem(options, changed, kind);
   std::vector<std::string> words;
   std::istringstream list(args.beside);
   for (std::string word; std::getline(list, word, ',');) words.push_back("--" + word);
-  // CLI11 takes them from the back.
-  std::reverse(words.begin(), words.end());
   try {
-    options.parse(words);
-  } catch (const std::runtime_error& error) {
+    parse_options(options, words);
+  } catch (const Error& error) {
     throw Error(ErrorKind::usage, std::string("--beside: ") + error.what());
   }
   return bench_of(*changed, kind);
@@ -174,8 +170,8 @@ int run_model(const ModelArgs& args) {
   return 0;
 }
 
-Run declare_attention(CLI::App& verb) {
-  const std::string kind = verb.get_name();
+void declare_attention(Command& verb) {
+  const std::string kind = verb.name;
   auto args = std::make_shared<AttentionArgs>();
   args->bench.kv_len = kind == "prefill" ? 2048 : 32768;
   add_attention_problem(verb, args, kind);
@@ -189,19 +185,19 @@ Run declare_attention(CLI::App& verb) {
             });
   add_repeats(verb, args->options);
   add_common(verb, args->common);
-  return [args, kind] { return run_attention(*args, kind); };
+  verb.run = [args, kind] { return run_attention(*args, kind); };
 }
 
-Run declare_backward(CLI::App& verb) {
+void declare_backward(Command& verb) {
   auto args = std::make_shared<BackwardArgs>();
   add_problem(verb, args, "all");
   add_repeats(verb, args->options);
   add_dtype(verb, "--dtype", args->dtype, "Type of all arrays: f32, f16 or bf16; default: f32");
   add_common(verb, args->common);
-  return [args] { return run_backward(*args); };
+  verb.run = [args] { return run_backward(*args); };
 }
 
-Run declare_model(CLI::App& verb) {
+void declare_model(Command& verb) {
   auto args = std::make_shared<ModelArgs>();
   add_model(verb, args->model);
   add_number(verb, "--prompt-tokens", args->bench.prompt_tokens, 1, most_tokens,
@@ -215,33 +211,24 @@ Run declare_model(CLI::App& verb) {
   add_number(verb, "--repeats", args->options.repeats, 1, most_repeats,
              "How often all of it is timed; default: 3");
   add_common(verb, args->common);
-  return [args] { return run_model(*args); };
+  verb.run = [args] { return run_model(*args); };
 }
 
 }  // namespace
 
-Run declare_bench(CLI::App& verb) {
-  verb.require_subcommand(0, 1);
-  const auto add = [&](const char* name, const char* summary) {
-    return verb.add_subcommand(name, summary)->group("What is measured");
+void declare_bench(Command& verb) {
+  verb.commands_title = "What is measured";
+  const auto add = [&](const char* name, const char* summary, void (*declare)(Command&)) {
+    declare(verb.commands.emplace_back(Command{.name = name, .summary = summary}));
   };
-  CLI::App* decode = add("decode", "One call of attention: a query token against a long cache");
-  CLI::App* prefill = add("prefill", "One call of attention: all tokens of a prompt, causal");
-  CLI::App* backward = add("backward", "One call of attention's backward: all tokens, causal");
-  CLI::App* model = add("model", "A model that reads a prompt and decodes");
-  CLI::App* recall = add("recall", "What attention finds in long contexts, not how fast");
-  const std::map<const CLI::App*, Run> runs{{decode, declare_attention(*decode)},
-                                            {prefill, declare_attention(*prefill)},
-                                            {backward, declare_backward(*backward)},
-                                            {model, declare_model(*model)},
-                                            {recall, declare_recall(*recall)}};
-  return [&verb, runs] {
-    const auto chosen = verb.get_subcommands();
-    if (chosen.empty()) {
-      throw Error(ErrorKind::usage,
-                  "what to measure is missing: decode, prefill, backward, model or recall");
-    }
-    return runs.at(chosen.front())();
+  add("decode", "One call of attention: a query token against a long cache", declare_attention);
+  add("prefill", "One call of attention: all tokens of a prompt, causal", declare_attention);
+  add("backward", "One call of attention's backward: all tokens, causal", declare_backward);
+  add("model", "A model that reads a prompt and decodes", declare_model);
+  add("recall", "What attention finds in long contexts, not how fast", declare_recall);
+  verb.run = []() -> int {
+    throw Error(ErrorKind::usage,
+                "what to measure is missing: decode, prefill, backward, model or recall");
   };
 }
 

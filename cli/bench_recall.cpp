@@ -77,7 +77,7 @@ int run_recall(const RecallArgs& args) {
 
 }  // namespace
 
-Run declare_recall(CLI::App& verb) {
+void declare_recall(Command& verb) {
   auto args = std::make_shared<RecallArgs>();
   RecallBench& bench = args->bench;
   const auto add = [&](const char* name, int64_t& value, int64_t high, const char* description) {
@@ -95,7 +95,7 @@ Run declare_recall(CLI::App& verb) {
   add_value(verb, "--seed", "S", "Of all that is random; default: 0",
             [args](const std::string& value) { args->bench.seed = parse_seed("--seed", value); });
   add_common(verb, args->common);
-  return [args] { return run_recall(*args); };
+  verb.run = [args] { return run_recall(*args); };
 }
 
 }  // namespace gqa::cli

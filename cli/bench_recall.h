@@ -1,12 +1,10 @@
 // `bench recall`.
 #pragma once
 
-#include <CLI/CLI.hpp>
-
-#include "cli/verbs.h"
+#include "cli/command.h"
 
 namespace gqa::cli {
 
-Run declare_recall(CLI::App& verb);
+void declare_recall(Command& verb);
 
 }  // namespace gqa::cli

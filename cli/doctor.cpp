@@ -145,10 +145,10 @@ int run_doctor(const DoctorArgs& args) {
 
 }  // namespace
 
-Run declare_doctor(CLI::App& verb) {
+void declare_doctor(Command& verb) {
   auto args = std::make_shared<DoctorArgs>();
   add_common(verb, args->common);
-  return [args] { return run_doctor(*args); };
+  verb.run = [args] { return run_doctor(*args); };
 }
 
 }  // namespace gqa::cli

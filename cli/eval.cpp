@@ -107,7 +107,7 @@ int run_eval(const EvalArgs& args) {
 
 }  // namespace
 
-Run declare_eval(CLI::App& verb) {
+void declare_eval(Command& verb) {
   auto args = std::make_shared<EvalArgs>();
   add_model(verb, args->model);
   add_required(verb, "--text", args->text, "FILE", "Text to predict, UTF-8");
@@ -124,7 +124,7 @@ Run declare_eval(CLI::App& verb) {
   add_kv_dtype(verb, args->options.kv_dtype);
   add_weight_dtype(verb, args->weight_dtype);
   add_common(verb, args->common);
-  return [args] { return run_eval(*args); };
+  verb.run = [args] { return run_eval(*args); };
 }
 
 }  // namespace gqa::cli

@@ -21,12 +21,12 @@ int run_expand(const ExpandArgs& args) {
 
 }  // namespace
 
-Run declare_expand(CLI::App& verb) {
+void declare_expand(Command& verb) {
   auto args = std::make_shared<ExpandArgs>();
   add_export_places(verb, *args, args->output);
   add_export_format(verb, args->output);
   add_common(verb, args->common);
-  return [args] { return run_expand(*args); };
+  verb.run = [args] { return run_expand(*args); };
 }
 
 }  // namespace gqa::cli

@@ -2,13 +2,13 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "cli/args.h"
 #include "cli/format.h"
 #include "cli/progress_bar.h"
 #include "cli/terminal.h"
 #include "cli/verbs.h"
-#include "gqa/error.h"
 #include "gqa/gguf.h"
 
 namespace gqa::cli {
@@ -76,25 +76,27 @@ int run_export(const GgufArgs& args) {
   return 0;
 }
 
+const std::vector<std::string> dtypes{"f32", "f16", "bf16", "q8_0"};
+
 GgufDType parse_dtype_value(const std::string& value) {
   if (const auto dtype = parse_gguf_dtype(value)) return *dtype;
-  throw Error(ErrorKind::usage,
-              fmt::format("--dtype: expected f32, f16, bf16 or q8_0, got '{}'", value));
+  refuse("--dtype", one_of(dtypes), value);
 }
 
 }  // namespace
 
-Run declare_export(CLI::App& verb) {
+void declare_export(Command& verb) {
   auto args = std::make_shared<GgufArgs>();
   add_model(verb, args->model);
   add_required(verb, "OUT", args->out, "FILE", "GGUF file to write");
-  verb.add_flag("--force", args->options.force, "Replace an existing GGUF file OUT");
-  verb.add_flag("--dry-run", args->dry_run, "Check and show what would be done; write nothing");
+  add_flag(verb, "--force", args->options.force, "Replace an existing GGUF file OUT");
+  add_flag(verb, "--dry-run", args->dry_run, "Check and show what would be done; write nothing");
   add_value(verb, "--dtype", "TYPE",
-            "Type of the matrices: f32, f16, bf16 or q8_0;\ndefault: each keeps its own",
-            [args](const std::string& value) { args->options.dtype = parse_dtype_value(value); });
+            fmt::format("Type of the matrices: {};\ndefault: each keeps its own", one_of(dtypes)),
+            [args](const std::string& value) { args->options.dtype = parse_dtype_value(value); })
+      .forms = dtypes;
   add_common(verb, args->common);
-  return [args] { return run_export(*args); };
+  verb.run = [args] { return run_export(*args); };
 }
 
 }  // namespace gqa::cli

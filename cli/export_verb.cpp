@@ -214,25 +214,25 @@ auto stoppable(bool goes_on, std::initializer_list<ErrorKind> kinds, const std::
 
 }  // namespace
 
-void add_export_places(CLI::App& verb, ExportArgs& args, ExportOptions& output) {
+void add_export_places(Command& verb, ExportArgs& args, ExportOptions& output) {
   add_model(verb, args.model);
   add_required(verb, "OUT", args.out, "DIR", "Folder to write");
-  verb.add_flag("--force", output.force,
-                "Replace an existing model folder OUT; with --resume,\ndiscard what a run with "
-                "other options kept");
-  verb.add_flag("--resume", output.resume,
-                "Keep what is done if the work stops, and go on with\nwhat an earlier run kept");
-  verb.add_flag("--dry-run", args.dry_run, "Check and show what would be done; write nothing");
+  add_flag(verb, "--force", output.force,
+           "Replace an existing model folder OUT; with --resume,\ndiscard what a run with "
+           "other options kept");
+  add_flag(verb, "--resume", output.resume,
+           "Keep what is done if the work stops, and go on with\nwhat an earlier run kept");
+  add_flag(verb, "--dry-run", args.dry_run, "Check and show what would be done; write nothing");
 }
 
-std::vector<CLI::Option*> add_export_format(CLI::App& verb, ExportOptions& output) {
-  return {add_dtype(verb, "--dtype", output.dtype,
-                    "Type of the weights: f32, f16 or bf16;\ndefault: each tensor keeps its own"),
-          add_value(verb, "--max-shard-size", "SIZE",
-                    "Largest weights file: 500MB, 1GiB or plain bytes; default: 5GB",
-                    [&output](const std::string& value) {
-                      output.max_shard_bytes = parse_bytes("--max-shard-size", value);
-                    })};
+void add_export_format(Command& verb, ExportOptions& output) {
+  add_dtype(verb, "--dtype", output.dtype,
+            "Type of the weights: f32, f16 or bf16;\ndefault: each tensor keeps its own");
+  add_value(verb, "--max-shard-size", "SIZE",
+            "Largest weights file: 500MB, 1GiB or plain bytes; default: 5GB",
+            [&output](const std::string& value) {
+              output.max_shard_bytes = parse_bytes("--max-shard-size", value);
+            });
 }
 
 int run_export(const ExportArgs& args, const ExportOptions& output, const Planner& planner) {

@@ -1,10 +1,8 @@
 // What `convert` and `expand` share: they write a model folder.
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <functional>
 #include <string>
-#include <vector>
 
 #include "cli/args.h"
 #include "gqa/convert.h"
@@ -19,9 +17,9 @@ struct ExportArgs {
 };
 
 /// MODEL, OUT, --force and --dry-run.
-void add_export_places(CLI::App& verb, ExportArgs& args, ExportOptions& output);
+void add_export_places(Command& verb, ExportArgs& args, ExportOptions& output);
 /// --dtype and --max-shard-size.
-std::vector<CLI::Option*> add_export_format(CLI::App& verb, ExportOptions& output);
+void add_export_format(Command& verb, ExportOptions& output);
 
 /// Told how refining goes; as Calibration's of these names.
 struct Refined {

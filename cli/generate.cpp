@@ -154,7 +154,7 @@ int run_prompts(const GenerateArgs& args) {
   return 0;
 }
 
-void add_sampling(CLI::App& verb, SamplingOptions& sampling) {
+void add_sampling(Command& verb, SamplingOptions& sampling) {
   add_value(verb, "--temperature", "T", "0: the likeliest token each time; default: 0",
             [&sampling](const std::string& value) {
               sampling.temperature = parse_real("--temperature", value);
@@ -178,27 +178,24 @@ void add_sampling(CLI::App& verb, SamplingOptions& sampling) {
 
 }  // namespace
 
-Run declare_generate(CLI::App& verb) {
+void declare_generate(Command& verb) {
   auto args = std::make_shared<GenerateArgs>();
   add_model(verb, args->model);
-  CLI::Option* prompt = add_value(verb, "--prompt", "TEXT", "Text to continue, UTF-8",
-                                  [args](const std::string& value) { args->prompt = value; });
-  CLI::Option* prompt_file =
-      add_value(verb, "--prompt-file", "FILE",
-                "The same from a file; one line break at its end is left out",
-                [args](const std::string& value) { args->prompt_file = value; })
-          ->excludes(prompt);
-  CLI::Option* prompts =
-      add_value(verb, "--prompts", "FILE",
-                "Many texts to continue, one a line; with --json an object for each",
-                [args](const std::string& value) { args->prompts_file = value; })
-          ->excludes(prompt)
-          ->excludes(prompt_file);
+  add_value(verb, "--prompt", "TEXT", "Text to continue, UTF-8",
+            [args](const std::string& value) { args->prompt = value; });
+  add_value(verb, "--prompt-file", "FILE",
+            "The same from a file; one line break at its end is left out",
+            [args](const std::string& value) { args->prompt_file = value; })
+      .excludes = {"--prompt"};
+  add_value(verb, "--prompts", "FILE",
+            "Many texts to continue, one a line; with --json an object for each",
+            [args](const std::string& value) { args->prompts_file = value; })
+      .excludes = {"--prompt", "--prompt-file"};
   add_value(verb, "--batch", "N", "How many of --prompts decode together at most; default: 8",
             [args](const std::string& value) {
               args->batch = parse_integer("--batch", value, 1, INT64_MAX);
             })
-      ->needs(prompts);
+      .needs = {"--prompts"};
   add_value(verb, "--max-tokens", "N",
             "New tokens at most; default: 256, or what the context still holds",
             [args](const std::string& value) {
@@ -209,7 +206,7 @@ Run declare_generate(CLI::App& verb) {
   add_kv_dtype(verb, args->options.kv_dtype);
   add_weight_dtype(verb, args->weight_dtype);
   add_common(verb, args->common);
-  return [args] { return args->prompts_file ? run_prompts(*args) : run_prompt(*args); };
+  verb.run = [args] { return args->prompts_file ? run_prompts(*args) : run_prompt(*args); };
 }
 
 }  // namespace gqa::cli

@@ -184,13 +184,13 @@ int run_inspect(const InspectArgs& args) {
 
 }  // namespace
 
-Run declare_inspect(CLI::App& verb) {
+void declare_inspect(Command& verb) {
   auto args = std::make_shared<InspectArgs>();
   add_model(verb, args->model);
-  verb.add_flag("--similarity", args->options.similarity,
-                "How alike KV heads are, whatever their bases, and which should share");
+  add_flag(verb, "--similarity", args->options.similarity,
+           "How alike KV heads are, whatever their bases, and which should share");
   add_common(verb, args->common);
-  return [args] { return run_inspect(*args); };
+  verb.run = [args] { return run_inspect(*args); };
 }
 
 }  // namespace gqa::cli

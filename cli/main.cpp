@@ -2,15 +2,13 @@
 
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <array>
 #include <exception>
-#include <map>
 #include <new>
 #include <string>
-#include <vector>
 
+#include "cli/parse.h"
 #include "cli/signals.h"
 #include "cli/terminal.h"
 #include "cli/verbs.h"
@@ -24,7 +22,7 @@ constexpr int internal_error = 70;
 struct Verb {
   const char* name;
   const char* summary;
-  Run (*declare)(CLI::App&);
+  void (*declare)(Command&);
 };
 constexpr std::array<Verb, 10> verbs{{
     {"inspect", "Show a model's heads, KV bytes per token and head similarity", declare_inspect},
@@ -39,88 +37,38 @@ constexpr std::array<Verb, 10> verbs{{
     {"doctor", "Describe this machine and check attention on it", declare_doctor},
 }};
 
-/// "gqa eval", "gqa bench decode": what the user was typing.
-std::string command_name(const CLI::App& app) {
-  std::string name = "gqa";
-  for (auto chosen = app.get_subcommands(); !chosen.empty();
-       chosen = chosen.front()->get_subcommands()) {
-    name += " " + chosen.front()->get_name();
+void describe(Command& program) {
+  program.name = "gqa";
+  program.summary = "Grouped-query attention: convert, run and measure models";
+  program.footer = "`gqa VERB --help` lists what a verb takes.";
+  program.version = "gqa " GQA_VERSION;
+  program.commands_title = "Verbs";
+  for (const Verb& verb : verbs) {
+    verb.declare(
+        program.commands.emplace_back(Command{.name = verb.name, .summary = verb.summary}));
   }
-  return name;
+  program.run = []() -> int { throw Error(ErrorKind::usage, "a verb is missing"); };
 }
 
-int fail_usage(const CLI::App& app, const std::string& message) {
-  report_error(fmt::format("{} (see {} --help)", message, command_name(app)));
+int fail_usage(const Request& request, const std::string& message) {
+  report_error(fmt::format("{} (see {} --help)", message, request.name));
   return static_cast<int>(ErrorKind::usage);
 }
 
-void print_help(const CLI::App& app) {
-  const auto chosen = app.get_subcommands();
-  std::string text = chosen.empty() ? app.help() : chosen.front()->help("gqa");
-  for (size_t at; (at = text.find("\n\n\n")) != std::string::npos;) text.erase(at, 1);
-  while (text.ends_with("\n\n")) text.pop_back();
-  print(text);
-}
-
-std::string unexpected(const CLI::App& app) {
-  const std::string argument = app.remaining(true).front();
-  const bool verb = app.get_subcommands().empty() && !argument.starts_with('-');
-  return fmt::format("{} '{}'", verb ? "unknown verb" : "unexpected argument", argument);
-}
-
-/// The arguments, last one first as CLI11 wants them. "--name=" becomes "--name" and an empty
-/// value: CLI11 would take the next argument for the value.
-std::vector<std::string> arguments(int argc, char** argv) {
-  std::vector<std::string> result;
-  for (int i = 1; i < argc; ++i) {
-    std::string argument = argv[i];
-    const bool empty_value =
-        argument.starts_with("--") && argument.find('=') == argument.size() - 1;
-    if (empty_value) argument.pop_back();
-    result.push_back(argument);
-    if (empty_value) result.emplace_back();
-  }
-  std::reverse(result.begin(), result.end());
-  return result;
-}
-
-std::map<const CLI::App*, Run> declare_all(CLI::App& app) {
-  app.set_version_flag("--version", "gqa " GQA_VERSION, "Print the version");
-  app.set_help_flag("--help,-h", "Print this help");
-  app.get_formatter()->column_width(30);
-  app.get_formatter()->label("SUBCOMMAND", "VERB");
-  app.get_formatter()->label("Positionals", "Arguments");
-  app.get_formatter()->label("Usage", "\nUsage");
-  app.require_subcommand(0, 1);
-  std::map<const CLI::App*, Run> runs;
-  for (const Verb& verb : verbs) {
-    CLI::App* sub = app.add_subcommand(verb.name, verb.summary)->group("Verbs");
-    runs[sub] = verb.declare(*sub);
-  }
-  app.footer("`gqa VERB --help` lists what a verb takes.");
-  return runs;
-}
-
 int parse_and_run(int argc, char** argv) {
-  CLI::App app("Grouped-query attention: convert, run and measure models", "gqa");
-  const auto runs = declare_all(app);
+  Command program;
+  describe(program);
+  const Request request = parse(program, {argv + std::min(argc, 1), argv + argc});
+  if (!request.problem.empty()) return fail_usage(request, request.problem);
+  if (!request.text.empty()) {
+    print(request.text);
+    return 0;
+  }
   try {
-    app.parse(arguments(argc, argv));
-    if (app.get_subcommands().empty()) return fail_usage(app, "a verb is missing");
-    return runs.at(app.get_subcommands().front())();
-  } catch (const CLI::CallForHelp&) {
-    print_help(app);
-    return 0;
-  } catch (const CLI::CallForVersion& version) {
-    print(fmt::format("{}\n", version.what()));
-    return 0;
-  } catch (const CLI::ExtrasError&) {
-    return fail_usage(app, unexpected(app));
-  } catch (const CLI::ParseError& error) {
-    return fail_usage(app, error.what());
+    return request.command->run();
   } catch (const Error& error) {
     if (error.kind() != ErrorKind::usage) throw;
-    return fail_usage(app, error.what());
+    return fail_usage(request, error.what());
   }
 }
 

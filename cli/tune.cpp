@@ -10,6 +10,7 @@
 
 #include "cli/args.h"
 #include "cli/format.h"
+#include "cli/methods.h"
 #include "cli/progress_bar.h"
 #include "cli/terminal.h"
 #include "cli/verbs.h"
@@ -128,7 +129,7 @@ int run_tune(TuneArgs& args) {
   return 0;
 }
 
-void add_choices(CLI::App& verb, TuneOptions& options) {
+void add_choices(Command& verb, TuneOptions& options) {
   add_value(verb, "--kv-heads", "LIST",
             "Numbers of KV heads to try, as 4,2; default, without\n--budget: all divisors",
             [&options](const std::string& value) {
@@ -143,11 +144,17 @@ void add_choices(CLI::App& verb, TuneOptions& options) {
                 options.budgets.push_back(parse_ratio("--budget", part));
               }
             });
-  add_value(
-      verb, "--grouping", "LIST", "Groupings to try; default: similarity",
-      [&options](const std::string& value) { options.groupings = parts_of("--grouping", value); });
-  add_value(verb, "--merge", "LIST", "Merges to try; default: pca",
-            [&options](const std::string& value) { options.merges = parts_of("--merge", value); });
+  const auto add_methods = [&verb](const std::string& name, const char* description,
+                                   std::vector<std::string>& chosen,
+                                   const std::vector<std::string>& all) {
+    Option& option =
+        add_value(verb, name, "LIST", description,
+                  [&chosen, name](const std::string& value) { chosen = parts_of(name, value); });
+    option.forms = all;
+    option.lists_forms = true;
+  };
+  add_methods("--grouping", "Groupings to try; default: similarity", options.groupings, groupings);
+  add_methods("--merge", "Merges to try; default: pca", options.merges, merges);
   add_value(
       verb, "--refine", "STEPS",
       "Steps in which each layer is fitted; 0: quick, since\nmost is seen without; default: 0",
@@ -165,7 +172,7 @@ void add_choices(CLI::App& verb, TuneOptions& options) {
 
 }  // namespace
 
-Run declare_tune(CLI::App& verb) {
+void declare_tune(Command& verb) {
   auto args = std::make_shared<TuneArgs>();
   add_model(verb, args->model);
   add_required(verb, "--text", args->text, "FILE",
@@ -175,11 +182,11 @@ Run declare_tune(CLI::App& verb) {
             "Folder to write candidates to, and to keep results in,\nso that the same command goes "
             "on after a stop",
             [args](const std::string& value) { args->options.work = value; });
-  verb.add_flag("--keep", args->options.keep, "Leave the candidates in --work");
+  add_flag(verb, "--keep", args->options.keep, "Leave the candidates in --work");
   add_value(verb, "--plot", "FILE", "Write a picture (SVG) of quality against bytes",
             [args](const std::string& value) { args->plot = value; });
   add_common(verb, args->common);
-  return [args] { return run_tune(*args); };
+  verb.run = [args] { return run_tune(*args); };
 }
 
 }  // namespace gqa::cli

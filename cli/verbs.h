@@ -1,24 +1,20 @@
 // The verbs of the program, one file each.
 #pragma once
 
-#include <CLI/CLI.hpp>
-#include <functional>
+#include "cli/command.h"
 
 namespace gqa::cli {
 
-/// Does a verb's work and gives the exit code. Throws Error, BrokenPipe.
-using Run = std::function<int()>;
-
-// Each declares its verb's options on `verb` and returns what runs it once they are read.
-Run declare_inspect(CLI::App& verb);
-Run declare_convert(CLI::App& verb);
-Run declare_expand(CLI::App& verb);
-Run declare_export(CLI::App& verb);
-Run declare_eval(CLI::App& verb);
-Run declare_generate(CLI::App& verb);
-Run declare_bench(CLI::App& verb);
-Run declare_tune(CLI::App& verb);
-Run declare_verify(CLI::App& verb);
-Run declare_doctor(CLI::App& verb);
+// Each declares its verb's options on `verb`, and what runs it once they are read.
+void declare_inspect(Command& verb);
+void declare_convert(Command& verb);
+void declare_expand(Command& verb);
+void declare_export(Command& verb);
+void declare_eval(Command& verb);
+void declare_generate(Command& verb);
+void declare_bench(Command& verb);
+void declare_tune(Command& verb);
+void declare_verify(Command& verb);
+void declare_doctor(Command& verb);
 
 }  // namespace gqa::cli

@@ -41,11 +41,11 @@ int run_verify(const VerifyArgs& args) {
 
 }  // namespace
 
-Run declare_verify(CLI::App& verb) {
+void declare_verify(Command& verb) {
   auto args = std::make_shared<VerifyArgs>();
   add_model(verb, args->model);
   add_common(verb, args->common);
-  return [args] { return run_verify(*args); };
+  verb.run = [args] { return run_verify(*args); };
 }
 
 }  // namespace gqa::cli
