@@ -79,9 +79,7 @@ void print(std::string_view text) {
   }
 }
 
-void print_json(const Json& object) {
-  print(object.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n");
-}
+void print_json(const Json& object) { print(object.text() + "\n"); }
 
 void close_output() {
   if (close(STDOUT_FILENO) != 0 && errno != EINTR && errno != EBADF) fail_output(errno);

@@ -1,15 +1,13 @@
 // Standard output for data, standard error for messages.
 #pragma once
 
-#include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
 
 #include "cli/args.h"
+#include "cli/json.h"
 
 namespace gqa::cli {
-
-using Json = nlohmann::ordered_json;
 
 /// Thrown where the reader of standard output has gone: nothing to say to anybody.
 struct BrokenPipe {};
