@@ -2,7 +2,8 @@
 """Holds includes, link lists and file lengths against cmake/layers.json.
 
 The table says which layer (folder of src/, and cli) may use which, which public header
-(include/gqa) belongs to which layer, and which layer may include or link which outside library.
+(include/gqa) belongs to which layer, and which layer may include or link which outside library;
+of some, in which files alone: those whose headers take long to compile.
 """
 
 import json
@@ -68,16 +69,16 @@ class Checker:
         for number, line in enumerate(lines, 1):
             match = INCLUDE.match(line)
             if match and layer:
-                message = self.judge(match[1] == '"', match[2], layer, public)
+                message = self.judge(match[1] == '"', match[2], layer, public, str(where))
                 if message:
                     self.report(f"{where}:{number}", f"{message}: {line.strip()}")
 
-    def judge(self, quoted, header, layer, public):
+    def judge(self, quoted, header, layer, public, where):
         """What is wrong with a layer including a header; none where nothing is."""
         folder, _, rest = header.partition("/")
         ours = folder == "gqa" or folder in self.layers or not rest
         if not quoted or not ours:  # "hwy/highway.h": Highway's own way of writing it
-            return self.judge_outside(header, layer, public)
+            return self.judge_outside(header, layer, public, where)
         if not rest:
             return 'a header is included by its folder ("core/fail.h")'
         allowed = {layer, *self.layers[layer]["uses"]}
@@ -93,7 +94,7 @@ class Checker:
             return f"{layer} uses public headers alone"
         return None if folder in allowed else f"{layer} may not use {folder}"
 
-    def judge_outside(self, header, layer, public):
+    def judge_outside(self, header, layer, public, where):
         if "." not in header and "/" not in header:
             return None  # the standard library
         if public:
@@ -103,7 +104,10 @@ class Checker:
                 header == h or (h.endswith("/") and header.startswith(h))
                 for h in library["headers"]
             ):
-                return None if layer in library["layers"] else f"{layer} may not use {name}"
+                if layer not in library["layers"]:
+                    return f"{layer} may not use {name}"
+                files = library.get("only_in", {}).get(layer, [where])
+                return None if where in files else f"{name} is for {', '.join(files)} alone"
         return "not in the table"
 
     def check_links(self):
@@ -122,7 +126,7 @@ class Checker:
                     self.check_link(where, name, word)
         cli = re.sub(r"#.*", "", (self.root / "cli/CMakeLists.txt").read_text())
         for file, content in ((where, text), ("cli/CMakeLists.txt", cli)):
-            for call in re.findall(r"^target_link_libraries\(([^)]*)\)", content, re.M):
+            for call in re.findall(r"^ *target_link_libraries\((gqa\w* [^)]*)\)", content, re.M):
                 target, *words = call.split()
                 name = "cli" if target == "gqa" else target.removeprefix("gqa_")
                 for word in words:
