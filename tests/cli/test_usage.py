@@ -2,7 +2,7 @@
 import unittest
 
 from model_folder import SOURCE
-from verb_case import HELDOUT, VERBS, VerbCase
+from verb_case import HELDOUT, VERBS, VerbCase, bench_kinds
 
 
 class UsageTest(VerbCase):
@@ -12,7 +12,7 @@ class UsageTest(VerbCase):
             self.assertRegex(text, rf"(?m)^  {verb} +[A-Z]")
 
     def test_help_of_each_verb(self):
-        kinds = ["bench decode", "bench prefill", "bench backward", "bench model"]
+        kinds = [f"bench {kind}" for kind in bench_kinds()]
         for verb in [*(verb for verb in VERBS if verb != "bench"), *kinds]:
             with self.subTest(verb):
                 text = self.ok(*verb.split(), "--help")
@@ -24,7 +24,7 @@ class UsageTest(VerbCase):
     def test_help_of_bench(self):
         text = self.ok("bench", "--help")
         self.assertIn("Usage: gqa bench ", text)
-        for kind in ["decode", "prefill", "backward", "model"]:
+        for kind in bench_kinds():
             self.assertRegex(text, rf"(?m)^  {kind} +[A-Z]")
 
     def test_version(self):

@@ -1,5 +1,7 @@
 """Commands that succeed, and their JSON."""
+import functools
 import json
+import subprocess
 
 import gqa_case
 from model_folder import SOURCE
@@ -7,6 +9,13 @@ from model_folder import SOURCE
 HELDOUT = SOURCE / "heldout.txt"
 VERBS = ["inspect", "convert", "expand", "export", "eval", "generate", "bench", "tune", "verify",
          "doctor"]
+
+
+@functools.lru_cache
+def bench_kinds():
+    """What `gqa bench` measures: nothing in a program that was built without it (GQA_BENCH=OFF)."""
+    said = subprocess.run([gqa_case.GQA, "bench"], stderr=subprocess.PIPE, check=False).stderr
+    return [] if b"GQA_BENCH=OFF" in said else ["decode", "prefill", "backward", "model", "recall"]
 
 
 class VerbCase(gqa_case.GqaCase):
