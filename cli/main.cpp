@@ -8,6 +8,7 @@
 #include <new>
 #include <string>
 
+#include "cli/completion.h"
 #include "cli/parse.h"
 #include "cli/signals.h"
 #include "cli/terminal.h"
@@ -47,6 +48,9 @@ void describe(Command& program) {
     verb.declare(
         program.commands.emplace_back(Command{.name = verb.name, .summary = verb.summary}));
   }
+  declare_completion(program.commands.emplace_back(Command{
+                         .name = "completion", .summary = "Print what makes a shell complete gqa"}),
+                     program);
   program.run = []() -> int { throw Error(ErrorKind::usage, "a verb is missing"); };
 }
 
