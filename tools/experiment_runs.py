@@ -93,10 +93,3 @@ class Results:
     def good(self, key):
         record = self.records.get(key)
         return record if record and "error" not in record else None
-
-
-def duration(seconds):
-    minutes = round(seconds / 60)
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02} min"

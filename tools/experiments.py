@@ -27,8 +27,9 @@ import tempfile
 import time
 
 from attention_topic import Attention
+from duration import duration
 from experiment_conversion import Conversion
-from experiment_runs import Failed, Results, duration, key_of
+from experiment_runs import Failed, Results, key_of
 from page import replace_part, write_whole
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent

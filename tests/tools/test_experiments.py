@@ -15,7 +15,8 @@ import experiment_cells as cells_of  # noqa: E402
 import experiment_curves  # noqa: E402
 import experiment_plot  # noqa: E402
 import experiment_tables  # noqa: E402
-from experiment_runs import Results, duration  # noqa: E402
+from duration import duration  # noqa: E402
+from experiment_runs import Results  # noqa: E402
 
 MODEL = cells_of.Model("tales-mha", pathlib.Path("tiny"), 4, (2, 1))
 
