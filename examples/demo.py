@@ -1,52 +1,44 @@
 #!/usr/bin/env python3
 """Converts a multi-head model to fewer KV heads and shows what that costs and what it saves.
 
-Needs the Python standard library alone, and a built `gqa`. The table and the samples go to standard
-output, what is being done to standard error.
+Needs the Python standard library alone, and a built `gqa`. What is being done goes to standard error, rows of the
+table as soon as they are measured among it; samples and the whole table go to standard output in the end.
 """
 
 import argparse
+import functools
 import json
+import os
 import pathlib
-import re
 import shutil
 import signal
 import statistics
-import subprocess
 import sys
 import tempfile
-import textwrap
+import threading
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "tools"))
+
+import demo_table  # noqa: E402
+from demo_programs import Failed, Programs, Screen  # noqa: E402
+from demo_table import heads_text  # noqa: E402
+from duration import clock, duration  # noqa: E402
 
 PROMPT = "Once upon a time"
 DECODE_TOKENS = 200
 DECODE_ROUNDS = 5
-SAMPLE_SENTENCES = 3
+
+# No text is needed: the model writes its own to be fitted with. Less text and fewer steps than by default, for a demo
+# that ends soon: at this time 12,288 tokens and 240 steps lose less than 16,384 and 200 or 8,192 and 280.
+FITTED = ["--calibrate", "self", "--sampled-tokens", 12288, "--refine", 240]
+KEPT_SHORT = "The default, 32,768 tokens and 600 steps, takes longer and loses less: see docs/conversion.md."
+# What everybody copies.
+AVERAGED = ["--grouping", "neighbour", "--merge", "mean"]
 
 
-class Failed(Exception):
-    """A gqa command failed; it has said why."""
-
-    def __init__(self, code):
-        super().__init__(code)
-        self.code = code
-
-
-def say(text):
-    print(text, file=sys.stderr, flush=True)
-
-
-def heads_text(n):
-    return f"{n} KV head{'' if n == 1 else 's'}"
-
-
-def run_gqa(gqa, *arguments):
-    """Runs a verb; its messages go to our standard error, its JSON object is the result."""
-    command = [str(gqa), *map(str, arguments), "--quiet", "--json"]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)
-    if done.returncode != 0:
-        say(f"demo: `{' '.join(command)}` ended with exit code {done.returncode}")
-        raise Failed(done.returncode)
-    return json.loads(done.stdout)
+def as_words(options):
+    return " ".join(map(str, options))
 
 
 def halvings(heads):
@@ -58,127 +50,133 @@ def halvings(heads):
     return result
 
 
-# No text is needed: the model writes its own to be fitted with.
-BEST = ["--calibrate", "self"]
-# What everybody copies.
-AVERAGED = ["--grouping", "neighbour", "--merge", "mean"]
+def listed(numbers):
+    """[4, 2, 1] -> 4, 2 and 1"""
+    words = [str(n) for n in numbers]
+    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
 
 
-def make_models(gqa, model, folder):
-    """KV heads -> model folder, the original first; KV heads -> the same merged by plain averaging."""
-    heads = run_gqa(gqa, "inspect", model)["kv_heads"]
-    if len(set(heads)) != 1 or not halvings(heads[0]):
-        say(f"demo: {model}: expected a model with an even number of KV heads, the same in every layer")
-        raise Failed(2)
-    models, averaged = {heads[0]: model}, {}
-    for n in halvings(heads[0]):
-        say(f"converting to {heads_text(n)}, a minute or two ...")
-        for made, kind, options in ((averaged, "averaged", AVERAGED), (models, "fitted", BEST)):
-            made[n] = folder / f"{kind}-{n}"
-            run_gqa(gqa, "convert", model, made[n], "--kv-heads", n, "--force", *options)
-    return models, averaged
+class Demo:
+    def __init__(self, args, folder):
+        self.model, self.text, self.folder = args.model, args.text, folder
+        self.screen = Screen()
+        self.programs = Programs(args.gqa, self.screen)
+        self.cores = len(os.sched_getaffinity(0))
+        self.rows = {}  # by KV heads
+        self.layers = {}  # KV heads -> how many layers are converted
+        self.lock = threading.Lock()
 
+    def look(self):
+        """KV heads of the original, and of what to make of it."""
+        found = self.programs.run("inspect", self.model)
+        heads = found["kv_heads"]
+        if len(set(heads)) != 1 or not halvings(heads[0]):
+            self.screen.say(f"demo: {self.model}: expected a model with an even number of KV heads, the same in every"
+                            " layer")
+            raise Failed(2)
+        self.n_layers = len(heads)
+        self.original, self.halved = heads[0], halvings(heads[0])
+        self.threads = max(1, self.cores // len(self.halved))
 
-def measure_quality(gqa, models, averaged, text):
-    """KV heads -> KV bytes per token, perplexity, agreement with the original."""
-    original, *_ = models.values()
-    rows = {}
-    for n, model in models.items():
-        say(f"evaluating {heads_text(n)} ...")
-        against = [] if model == original else ["--against", original]
-        found = run_gqa(gqa, "eval", model, "--text", text, *against)
-        rows[n] = {
+    def place(self, n, kind="fitted"):
+        return self.model if n == self.original else self.folder / f"{kind}-{n}"
+
+    def convert(self, n, kind, options, **how):
+        return self.programs.run("convert", self.model, self.place(n, kind), "--kv-heads", n, *options,
+                                 "--threads", self.threads, **how)
+
+    def measure(self, n, averaged_ppl=None, **how):
+        """A row, but for speed."""
+        against = [] if n == self.original else ["--against", self.model, "--threads", self.threads]
+        found = self.programs.run("eval", self.place(n), "--text", self.text, *against, **how)
+        return {
             "kv_heads": n,
-            "kv_bytes_per_token": run_gqa(gqa, "inspect", model)["kv_bytes_per_token"],
+            "kv_bytes_per_token": self.programs.run("inspect", self.place(n))["kv_bytes_per_token"],
             "nll": found["nll"],
             "ppl": found["ppl"],
-            "averaged_ppl": run_gqa(gqa, "eval", averaged[n], "--text", text)["ppl"]
-                            if n in averaged else None,
+            "averaged_ppl": averaged_ppl,
             # A model agrees with itself.
             "top1_agreement": found.get("top1_agreement", 1.0),
             "kl": found.get("kl", 0.0),
         }
-    return rows
 
+    def converted(self, n, nice):
+        """A converted row, and the same merged by plain averaging."""
+        def told(message):
+            if message.startswith("layer "):
+                with self.lock:
+                    self.layers[n] += 1
 
-def measure_decode(gqa, models, rows):
-    """Adds decode speed and a sample of text. Rounds go over all models in turn, so that a machine that
-    speeds up or slows down meanwhile treats all alike."""
-    speeds = {n: [] for n in models}
-    for i in range(DECODE_ROUNDS):
-        say(f"timing decode, round {i + 1} of {DECODE_ROUNDS} ...")
-        for n, model in models.items():
-            made = run_gqa(gqa, "generate", model, "--prompt", PROMPT, "--max-tokens", DECODE_TOKENS)
-            if made["decode_tokens_per_s"] is not None:
-                speeds[n].append(made["decode_tokens_per_s"])
-            rows[n]["text"] = made["text"]
-    for n, row in rows.items():
-        row["decode_tokens_per_s"] = statistics.median(speeds[n]) if speeds[n] else None
+        self.convert(n, "averaged", [*AVERAGED, "--force"], nice=nice)
+        averaged = self.programs.run("eval", self.place(n, "averaged"), "--text", self.text, "--threads", self.threads,
+                                     nice=nice)
+        self.convert(n, "fitted", [*FITTED, "--force"], nice=nice, told=told)
+        return self.measure(n, averaged["ppl"], nice=nice)
 
+    def foresee(self, evaluation):
+        """Seconds until a row is there and until all are, by gqa's own estimate. `evaluation`: what reading the text
+        with one model takes, on all cores."""
+        plan = self.convert(self.halved[0], "fitted", [*FITTED, "--dry-run"])
+        # Three: of averaged heads, of the result, and of the original beside it.
+        row = plan["estimated_seconds"] + 3 * evaluation * self.cores / self.threads
+        return row, row * max(1, len(self.halved) * self.threads / self.cores)
 
-def table(rows):
-    cells = [["KV heads", "KV bytes/token", "averaged ppl", "ppl", "top-1 agreement",
-              "decode tokens/s"]]
-    for row in rows:
-        speed = row["decode_tokens_per_s"]
-        cells.append([
-            str(row["kv_heads"]),
-            str(row["kv_bytes_per_token"]),
-            "" if row["averaged_ppl"] is None else f"{row['averaged_ppl']:.3f}",
-            f"{row['ppl']:.3f}",
-            f"{row['top1_agreement'] * 100:.1f} %",
-            "-" if speed is None else f"{speed:.0f}",
-        ])
-    widths = [max(map(len, column)) for column in zip(*cells)]
-    lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths)) for row in cells]
-    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
+    def watch(self, begin, seconds):
+        with self.lock:
+            layers = dict(self.layers)
+        self.screen.draw(f"converting, {clock(time.monotonic() - begin)} of about {duration(seconds)};"
+                         f" layers of {self.n_layers} done for {'/'.join(map(str, layers))} KV heads:"
+                         f" {'/'.join(map(str, layers.values()))}")
 
+    def show(self, row):
+        self.rows[row["kv_heads"]] = row
+        self.screen.say(demo_table.line(row))
 
-def remarks(rows):
-    """What the figures say, and only that."""
-    original, first = rows[0], rows[1]
-    lines = []
-    if first["averaged_ppl"] > 1.5 * original["ppl"]:
-        lines.append(
-            "Averaging the KV heads of a group, as everybody does, destroys a small model: perplexity"
-            f" {original['ppl']:.2f} becomes {first['averaged_ppl']:.1f} with {first['kv_heads']} of"
-            f" {original['kv_heads']} KV heads. `gqa convert --calibrate self` makes it"
-            f" {first['ppl']:.2f}, without a text and without training.")
-    speeds = [row["decode_tokens_per_s"] for row in rows]
-    if all(speeds) and max(speeds) < 1.2 * min(speeds):
-        lines.append(
-            "Decode speed hardly changes here: this model's weights and short texts leave the KV cache"
-            " a small part of what decoding reads. The cache's share grows with the context.")
-    return lines
+    def measure_rows(self):
+        """The original's, then all others side by side; where there are too few cores, more heads go first."""
+        begin = time.monotonic()
+        original = self.measure(self.original)
+        first, seconds = self.foresee(time.monotonic() - begin)
+        self.screen.say(f"demo: converting {self.model} from {self.original} to {listed(self.halved)} KV heads: the next"
+                        f" row comes after about {duration(first)}, all after about {duration(seconds)}\n\n"
+                        + demo_table.heading())
+        self.show(original)
+        begin = time.monotonic()
+        self.layers = dict.fromkeys(self.halved, 0)
+        works = [functools.partial(self.converted, n, nice=min(19, 6 * i)) for i, n in enumerate(self.halved)]
+        self.programs.side_by_side(works, lambda: self.watch(begin, seconds), self.show)
+        self.rows = dict(sorted(self.rows.items(), reverse=True))
 
+    def measure_decode(self):
+        """Adds decode speed and a sample of text. Rounds go over all models in turn, so that a machine that
+        speeds up or slows down meanwhile treats all alike."""
+        self.screen.say("demo: timing decode ...")
+        speeds = {n: [] for n in self.rows}
+        for i in range(DECODE_ROUNDS):
+            for n, row in self.rows.items():
+                self.screen.draw(f"round {i + 1} of {DECODE_ROUNDS}: {heads_text(n)}")
+                made = self.programs.run("generate", self.place(n), "--prompt", PROMPT,
+                                         "--max-tokens", DECODE_TOKENS)
+                if made["decode_tokens_per_s"] is not None:
+                    speeds[n].append(made["decode_tokens_per_s"])
+                row["text"] = made["text"]
+        for n, row in self.rows.items():
+            row["decode_tokens_per_s"] = statistics.median(speeds[n]) if speeds[n] else None
 
-def first_sentences(text, n):
-    sentences = re.findall(r".+?[.!?][\"']?(?=\s|$)", " ".join(text.split()))
-    return " ".join(s.strip() for s in sentences[:n]) if sentences else " ".join(text.split())[:300]
-
-
-def print_report(rows, machine):
-    """The samples first: the table is what should be left on the screen."""
-    for row in rows:
-        print(f"{heads_text(row['kv_heads'])}:")
-        print(textwrap.fill(first_sentences(row["text"], SAMPLE_SENTENCES), 96,
-                            initial_indent="  ", subsequent_indent="  ") + "\n")
-    for line in remarks(rows):
-        print(textwrap.fill(line, 96) + "\n")
-    threads = machine["threads"]
-    print(f"Measured on {machine['cpu'] or 'an unknown CPU'}, {threads}"
-          f" thread{'' if threads == 1 else 's'}, {machine['isa']}, gqa {machine['version']}:\n")
-    print(table(rows))
+    def run(self):
+        """Rows and machine."""
+        self.look()
+        self.measure_rows()
+        self.measure_decode()
+        self.screen.say("")
+        return list(self.rows.values()), self.programs.run("doctor")
 
 
 def demonstrate(args, folder):
-    models, averaged = make_models(args.gqa, args.model, folder)
-    rows = measure_quality(args.gqa, models, averaged, args.text)
-    measure_decode(args.gqa, models, rows)
-    machine = run_gqa(args.gqa, "doctor")
-    print_report(list(rows.values()), machine)
+    rows, machine = Demo(args, folder).run()
+    print(demo_table.report(rows, machine, as_words(FITTED), KEPT_SHORT))
     if args.json:
-        result = {"rows": list(rows.values()), "machine": machine}
+        result = {"rows": rows, "machine": machine, "convert_options": as_words(FITTED)}
         args.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 
@@ -199,7 +197,8 @@ def parse_arguments():
 
 def main():
     args = parse_arguments()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # clean up then, too
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)  # clean up then, too
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
     folder = args.out or pathlib.Path(tempfile.mkdtemp(prefix="gqa-demo-"))
