@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Measures what the pages of docs/ say, as `./dev experiments` does.
+"""Measures what the pages of docs/results say, as `./dev experiments` does.
 
-usage: experiments.py TOPIC GQA FOLDER DOCS [--quick | --only REGEX] [--list | --tables] [--again] [--repeats N] [--data DIR]
+usage: experiments.py TOPIC GQA FOLDER RESULTS [--quick | --only REGEX] [--list | --tables] [--again] [--repeats N] [--data DIR]
 
 TOPIC conversion: converts models (models/tales-mha; stories260K, where DIR has it) in every way, evaluates each result
-beside its original on text that nothing was calibrated on, and writes the tables and plots of conversion.md in DOCS.
+beside its original on text that nothing was calibrated on, and writes the tables and plots of conversion.md in RESULTS.
 TOPIC attention: what approximate attention costs in quality on the same models and text, what it finds in long contexts,
 and how fast it is, for approximate-attention.md. What is found is kept in TOPIC.jsonl in FOLDER, so that a run that was
 stopped goes on; progress goes to standard error. Needs the Python standard library alone.
@@ -85,13 +85,13 @@ def show_list(topic, cells, results, again):
     print(f"{len(cells)} cells, {refused} refused, about {duration(left)} to go")
 
 
-def write_page(topic, found, docs):
+def write_page(topic, found, pages):
     tables = topic.report(found)
     for name, picture in topic.plots(found).items():
         if picture:
-            write_whole(docs / name, picture)
-    replace_part(docs / topic.page, topic.marker, tables)
-    say(f"{docs / topic.page} has the tables")
+            write_whole(pages / name, picture)
+    replace_part(pages / topic.page, topic.marker, tables)
+    say(f"{pages / topic.page} has the tables")
 
 
 def arguments():
@@ -108,7 +108,7 @@ def arguments():
     parser.add_argument("topic", choices=TOPICS)
     parser.add_argument("gqa", type=pathlib.Path)
     parser.add_argument("folder", type=pathlib.Path)
-    parser.add_argument("docs", type=pathlib.Path)
+    parser.add_argument("results", type=pathlib.Path)
     return parser.parse_args()
 
 
@@ -137,7 +137,7 @@ def main():
     if a.quick or a.only:
         print(topic.plain(found))
     else:
-        write_page(topic, found, a.docs)
+        write_page(topic, found, a.results)
     return 1 if failed else 0
 
 

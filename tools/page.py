@@ -1,4 +1,4 @@
-"""Pages of docs/ whose tables a tool writes, between two markers."""
+"""Pages of docs/results whose tables a tool writes, between two markers."""
 
 import os
 import re
@@ -16,15 +16,15 @@ def replace_part(page, command, part):
 
 
 def put_part(page, command, name, part):
-    """One of several parts that a command writes: where it was, or behind the last one; likewise as a whole."""
+    """One of several parts that a command writes: where it was, or after the last one; likewise as a whole."""
     text = read(page)
     begin, end = markers(f"{command} {name}")
     if begin not in text:
         ends = list(re.finditer(rf"^<!-- \./dev {command} \S+: end -->\n", text, re.MULTILINE))
         if not ends:
             sys.exit(f"{command}: {page}: expected the part of some name, as in {begin.strip()}")
-        behind = ends[-1].end()
-        text = f"{text[:behind]}\n{begin}{end}{text[behind:]}"
+        after = ends[-1].end()
+        text = f"{text[:after]}\n{begin}{end}{text[after:]}"
     write_whole(page, replaced(page, text, f"{command} {name}", part))
 
 

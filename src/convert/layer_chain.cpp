@@ -19,7 +19,8 @@ namespace gqa {
 namespace {
 
 /// The share of what earlier layers have lost that a layer tries to make good. Of all of it, wide
-/// models learn what holds on the text alone, layer upon layer: docs/conversion.md has figures.
+/// models learn what holds on the text alone, layer upon layer: docs/design/conversion-findings.md
+/// has figures.
 constexpr float made_good = 0.5f;
 
 Heads merged(const CalibrationRun& run, const LayerStudy& study, int64_t layer,
