@@ -21,14 +21,15 @@ struct KeyDirections {
   std::vector<std::vector<float>> layers = {};
 };
 
-/// What variants have read, and what exact attention would have, since they were last reset. Counts
+/// What variants have read, and what exact attention would have read, since the last reset. Counts
 /// are sums over query tokens, KV heads and layers.
 struct ApproxStats {
   double tokens = 0;         ///< (query token, KV head, layer) triples
   double keys_visible = 0;   ///< keys that the mask allows
   double keys_read = 0;      ///< of them, those whose scores were computed for the token itself
   double bytes_visible = 0;  ///< of keys_visible, in the cache
-  /// Of keys_read, and of all summaries, projections and scores that choosing took.
+  /// Bytes of keys_read, and of all summaries, projections and scores that were read to choose
+  /// them.
   double bytes_read = 0;
   double select_seconds = 0;  ///< of grouping, choosing and summing up: wall time
   double attend_seconds = 0;  ///< of attention to what was chosen: wall time
@@ -42,7 +43,8 @@ struct ApproxStats {
   std::optional<Chosen> chosen = {};
 };
 
-/// What was read, as shares of what exact attention reads, and where time went. 0 of nothing is 0.
+/// What was read, as shares of what exact attention reads, and where the time went. A share of
+/// nothing is 0.
 struct ApproxShares {
   double keys_read = 0;  ///< of the keys that the model's own mask allows
   double kv_bytes = 0;   ///< of their bytes; what choosing reads counts
@@ -62,8 +64,8 @@ ApproxShares shares_of(const ApproxStats& stats);
 /// Thread-safety: like a std::vector.
 class Approximation {
  public:
-  /// shape: of the caches that it will be used with. Throws Error (usage) where the spec does not
-  /// fit the shape, or the directions don't.
+  /// shape: that of the caches which it will be used with. Throws Error (usage) where the spec or
+  /// the directions do not fit the shape.
   Approximation(const AttentionSpec& spec, const KvShape& shape, KeyDirections directions = {});
   ~Approximation();
   Approximation(Approximation&&) noexcept;
@@ -87,8 +89,8 @@ class Approximation {
   void attend(Context& context, const KvCache& cache, int64_t layer, std::span<const Item> batch,
               const Options& options);
 
-  /// The mask that this is, where it is no more than one (exact, block, window); `model`: the
-  /// model's own, with which it is combined.
+  /// The mask that a spec amounts to, where it is no more than a mask (exact, block, window),
+  /// combined with `model`, the model's own. None for other specs.
   static std::optional<Mask> as_mask(const AttentionSpec& spec, const Mask& model);
 
   const ApproxStats& stats() const;

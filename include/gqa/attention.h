@@ -26,8 +26,8 @@ using Kv = std::variant<StridedKv, PackedKv>;
 
 /// Keys that are seen, for each query token and KV head: bit s of word b says that key 64 * b + s
 /// is. A row has ceil(kv_len / 64) words; that of token t and KV head g begins t * token_stride + g
-/// * head_stride words behind the first. Strides may be 0: one row for all. None where words is
-/// null.
+/// * head_stride words after the first. Strides may be 0: one row for all. Where words is null,
+/// nothing is left out.
 struct KeySelection {
   const uint64_t* words = nullptr;
   int64_t token_stride = 0;
@@ -39,15 +39,15 @@ struct AttendItem {
   AnyView<3> q;  ///< [q_len, q_heads, head_dim]
   Kv kv;
   AnyMutView<3> out;  ///< [q_len, q_heads, v_head_dim]
-  /// Natural log of the sum of exp(score) over the visible keys (sinks are none), [q_len, q_heads]
-  /// f32; none where data is null.
+  /// Natural log of the sum of exp(score) over the visible keys (sinks do not count), [q_len,
+  /// q_heads] f32; none where data is null.
   AnyMutView<2> lse = {};
   /// Position of the first query token; none: the queries are the last q_len tokens of kv.
   std::optional<int64_t> q_start = {};
   /// Prefix-LM: the first `prefix` keys are seen by every query token, whatever the mask says.
   int64_t prefix = 0;
-  /// Added to the scores, [q_heads or 1, q_len or 1, kv_len or 1], sizes of 1 stand for all; any
-  /// strides. A key whose bias is -inf is masked. None where data is null.
+  /// Added to the scores: [q_heads or 1, q_len or 1, kv_len or 1], any strides; a size of 1 stands
+  /// for all. A key whose bias is -inf is masked. None where data is null.
   AnyView<3> bias = {};
   /// Of the keys that mask and prefix let a token see, only those that are selected are seen, and
   /// only the blocks of 64 that hold any of them for some token of a tile are read.
@@ -74,15 +74,15 @@ struct AttendOptions {
 /// over key blocks (Milakov and Gimelshein 2018; Dao et al. 2022), heads shared as in Ainslie et
 /// al. 2023: contiguous query heads share a KV head.
 ///
-/// Any mix of f32, f16 and bf16, and caches of any KvDType (a quantised one counts as the f32
-/// values that KvCache::read() gives, to the bit; avx2_int16, avx512_int16, avx512_vnni and
-/// avx512_amx round queries and weights to 16 bits for it, and avx512_amx to bf16 for bf16 caches);
-/// any number of heads to a group; any head sizes; empty sequences; queries that are no part of the
-/// keys' sequence (cross-attention: a mask that is not causal). Key blocks that no query of a tile
-/// sees are not even read. What a row computes depends on its own visible keys alone: results are
-/// bit-identical for any thread count, batch mix, page table and chunking of the prefill. A row
-/// that sees no key gives 0 and LSE -inf. NaN in a masked key or value never leaks; in a visible
-/// one it reaches the rows that see it. out must not overlap q, k or v.
+/// Takes any mix of f32, f16 and bf16, and caches of any KvDType; any number of heads to a group;
+/// any head sizes; empty sequences; queries that are no part of the keys' sequence
+/// (cross-attention: a mask that is not causal). A quantised cache counts as the f32 values that
+/// KvCache::read() gives, to the bit. For it, avx2_int16, avx512_int16, avx512_vnni and avx512_amx
+/// round queries and weights to 16 bits; for bf16 caches, avx512_amx rounds them to bf16. Key
+/// blocks that no query of a tile sees are not read. A row depends on its own visible keys alone:
+/// results are bit-identical for any thread count, batch mix, page table and chunking of the
+/// prefill. A row that sees no key gives 0 and LSE -inf. NaN in a masked key or value never leaks;
+/// in a visible one it reaches the rows that see it. out must not overlap q, k or v.
 ///
 /// Throws Error (usage) where shapes do not fit, or where the mask sees tokens that a cache has
 /// released, naming the item.

@@ -7,13 +7,13 @@
 
 namespace gqa {
 
-/// One sequence: what attend() computed, and where its gradients go. Gradients are written, not
-/// added to; where data is null there is none to write.
+/// One sequence: what attend() computed, and where its gradients go. They overwrite what was there.
+/// A gradient whose data is null is not wanted.
 struct AttendBackwardItem {
   /// As attend() had it, and with the out and lse that it gave (lse is needed; both are read only).
   /// Its keys and values are StridedKv of f32, f16 or bf16, each physical page at most once.
   AttendItem forward;
-  AnyView<3> d_out;       ///< of the loss by out, [q_len, q_heads, v_head_dim]
+  AnyView<3> d_out;       ///< d loss / d out, [q_len, q_heads, v_head_dim]
   AnyMutView<3> dq = {};  ///< [q_len, q_heads, head_dim]
   /// [pages, page_size, kv_heads, head_dim], pages as those of forward.kv; keys [first_key, len)
   /// are written, 0 where no query sees them; other elements stay as they are.
@@ -31,9 +31,9 @@ struct AttendBackwardItem {
 /// All masks, group and head sizes of attend(). A row that sees no key has gradients of 0.
 /// Bit-identical for any number of threads and any batch mix.
 ///
-/// Arithmetic is f32 whatever the types, but for one case: where the machine multiplies tiles of
-/// bf16 (AMX) and q, k, v and d_out are all bf16, so are the operands of the five products, P and
-/// dS rounded to it. Sums, and all that lies between the products, are f32 there, too.
+/// Arithmetic is f32 whatever the types, with one exception: where the machine multiplies tiles of
+/// bf16 (AMX), and q, k, v and d_out are all bf16, the operands of the five products are bf16, P
+/// and dS rounded to it. Sums, and all that lies between the products, are f32 there, too.
 ///
 /// dsinks: [q_heads], of options.sinks, summed over the batch; empty: not wanted.
 ///

@@ -9,7 +9,7 @@
 
 namespace gqa {
 
-/// All that the mask allows.
+/// All keys that the mask allows.
 struct ExactAttention {
   bool operator==(const ExactAttention&) const = default;
 };
@@ -28,8 +28,9 @@ struct SlidingWindow {
 };
 
 /// clustered:C[,PAGES]. Query tokens in C groups for each segment of 128 positions; what lies
-/// before the segment is scored for a group's representative alone (Vyas et al. 2020), but for the
-/// PAGES pages of 64 keys that it finds most promising: these each member scores for itself.
+/// before the segment is scored for a group's representative alone (Vyas et al. 2020). The PAGES
+/// pages of 64 keys that it finds most promising are the exception: each member scores these for
+/// itself.
 struct Clustered {
   int64_t groups = 0;
   int64_t rescored_pages = 0;
@@ -58,7 +59,7 @@ struct TopMass {
 };
 
 /// lowrank:R[,KEYS]. Exact attention to the KEYS keys that score highest in R principal directions
-/// of their KV head (Singhania et al. 2024); none given: to all.
+/// of their KV head (Singhania et al. 2024); without KEYS, to all.
 struct LowRank {
   int64_t rank = 0;
   std::optional<int64_t> keys = {};

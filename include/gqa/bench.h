@@ -53,7 +53,7 @@ struct AttentionBench {
   int64_t window = 0;    ///< Mask::window
   float softcap = 0.0f;  ///< AttendOptions::softcap
   bool sinks = false;    ///< AttendOptions::sinks: a logit for each query head
-  /// Another than exact goes without softcap and sinks.
+  /// Only exact attention goes with softcap and sinks.
   AttentionSpec attention = ExactAttention{};
 };
 
@@ -67,8 +67,9 @@ struct ApproxBenchResult {
 
 struct AttentionBenchResult {
   BenchTimes ms;
-  /// Of the keys and values that at least one query sees, each counted once. Of an approximation
-  /// that is no mask: what a call reads, for each query token and KV head anew, summaries included.
+  /// Bytes of the keys and values that at least one query sees, each counted once. For an
+  /// approximation that is no mask: all that a call reads, counted anew for each query token and KV
+  /// head, summaries included.
   int64_t kv_bytes = 0;
   BenchRate gb_per_s;  ///< kv_bytes, 10^9 a second; ceiling: reading the pages of such caches
   /// Useful operations, 2 * (head_dim + v_head_dim) for each query head and each key that it sees,
@@ -93,13 +94,13 @@ struct AttentionBenchResult {
 /// called between calls ("fill", "measure").
 ///
 /// Where attention is not exact, it is timed beside exact attention to caches of the same rotation.
-/// One query token: as in decoding. Summaries of what is cached are there; before each call its
-/// token is appended, untimed; and a time is the mean over the calls of a turn, each sequence at
-/// other positions: 64 consecutive ones (a page), 128 (a segment) where queries are grouped, B in
-/// blocks of B > 64 that are summed up, all up to kv_len. So each summary, and each new group,
-/// counts once. Several query tokens: their keys are appended anew before each call, so that all
-/// that is known of them counts in it. Masks (block, window) keep nothing: a call is a time, at
-/// kv_len.
+/// One query token is timed as in decoding: summaries of what is cached are there, and the call's
+/// own token is appended before it, untimed. A time is then the mean over the calls of a turn, each
+/// with a sequence at another position: 64 consecutive ones (a page), 128 (a segment) where queries
+/// are grouped, B where blocks of B > 64 are summed up, all up to kv_len. So each summary, and each
+/// new group, counts once. Several query tokens: their keys are appended anew before each call, so
+/// that whatever is worked out from them counts in it. Masks (block, window) keep nothing: each
+/// call is a time of its own, at kv_len.
 AttentionBenchResult bench_attention(Context& context, const AttentionBench& bench,
                                      const BenchOptions& options = {},
                                      const Progress& progress = {});
@@ -108,7 +109,8 @@ AttentionBenchResult bench_attention(Context& context, const AttentionBench& ben
 struct BesideBenchResult {
   AttentionBenchResult one, other;
   /// How many times as long the other takes: the median of the quotients of calls that were timed
-  /// one right after the other. What other programs take, or a clock that changes, falls on both.
+  /// one right after the other. What other programs do, or a clock that changes, then falls on
+  /// both.
   double times = 0;
 };
 

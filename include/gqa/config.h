@@ -35,7 +35,7 @@ struct RopeConfig {
   std::vector<double> long_factors = {};
 };
 
-/// One layer's KV heads, parted: per group, the heads that become one.
+/// One layer's KV heads in groups: the heads of a group become one.
 using HeadGroups = std::vector<std::vector<int64_t>>;
 
 /// The shape of a decoder of the Llama or Mistral family. All sizes are at least 1.
@@ -52,8 +52,8 @@ struct ModelConfig {
   std::vector<std::vector<int64_t>> group_sizes = {};
   int64_t head_dim = 0;  ///< of keys and values; independent of the width
   int64_t vocab_size = 0;
-  /// Where longrope has other factors for longer sequences: original_positions at most. What a
-  /// cache holds can't be rotated anew once a sequence outgrows these.
+  /// The longest sequence. Where longrope has other factors for longer sequences, at most
+  /// original_positions: keys in a cache can't be rotated anew once a sequence outgrows it.
   int64_t max_positions = 0;
   int64_t window = 0;  ///< a token sees the last `window` tokens, itself included; 0: all
   double rms_norm_eps = 1e-6;

@@ -11,8 +11,8 @@ namespace gqa {
 struct ContextOptions {
   int threads = 0;       ///< 0: default_threads()
   std::string isa = {};  ///< one of available_isas(); empty: the best
-  /// Each thread stays on a core of its own, one hardware thread of each physical core first: for
-  /// measuring. The thread that makes the Context is one of them, until the Context goes.
+  /// For measuring: each thread stays on a core of its own, one hardware thread of each physical
+  /// core first. The thread that makes the Context is one of them, as long as the Context lives.
   bool pin = false;
 };
 

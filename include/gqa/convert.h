@@ -21,14 +21,15 @@ struct ExportOptions {
   bool force = false;   ///< replace an existing model folder, discard the remains of another run
   bool resume = false;  ///< keep what is done if the work stops, and go on with what was kept
   int threads = 0;      ///< 0: default_threads(); the result does not depend on it
-  /// A plan is all that is wanted: calibration text does not go through the model, and what it
-  /// would decide is left out. Such a plan can't be written.
+  /// Only plan: calibration text does not go through the model, and what it would decide is left
+  /// out. Such a plan can't be written.
   bool dry_run = false;
 };
 
-/// How refining went for one layer. Errors are squared, of what its attention puts out and of what
-/// its MLP makes of that, each relative to the square of what is wanted, their mean; on windows of
-/// the text that took no part in the steps (on all where there are fewer than four).
+/// How refining went for one layer. An error is the mean of two: that of what attention puts out,
+/// and that of what the MLP makes of it, each squared and relative to the square of what is wanted.
+/// They are taken on windows of the text that took no part in the steps (on all where there are
+/// fewer than four).
 struct LayerRefinement {
   int64_t layer = 0;
   double before = 0;      ///< once merged
@@ -36,7 +37,8 @@ struct LayerRefinement {
   int steps = 0;          ///< that were made
   int kept = 0;           ///< after how many of them the layer is; 0: as it was merged
   bool diverged = false;  ///< the error was no longer finite
-  /// Whether a run that stopped had written the layer (ExportOptions::resume): it told these.
+  /// Whether an earlier run that was stopped had written the layer (ExportOptions::resume). The
+  /// figures are then that run's.
   bool taken_over = false;
 };
 
@@ -58,8 +60,9 @@ struct GroupingTrial {
   double error = 0;
 };
 
-/// How grouping "learned" chose for one layer: the first of those tried than which none that comes
-/// later is clearly better, by more than twice the standard error over windows.
+/// How grouping "learned" chose for one layer. Groupings are tried in order; each takes the place
+/// of the best one so far if it is clearly better, by more than twice the standard error over
+/// windows.
 struct LayerGrouping {
   int64_t layer = 0;
   std::string chosen = {};  ///< GroupingTrial::grouping
@@ -76,14 +79,14 @@ struct Calibration {
   int64_t window = 512;  ///< tokens that see each other, at most
   int steps = 600;       ///< gradient steps per layer after merging; 0: merging alone
   std::string isa = {};  ///< as in ContextOptions; threads are those of ExportOptions
-  /// Where scratch files lie, of what is too large for memory: a folder; empty: TMPDIR. They have
-  /// no names, and are gone with the program.
+  /// The folder of scratch files, for what is too large for memory; empty: TMPDIR. They have no
+  /// names, and go with the program.
   std::filesystem::path scratch = {};
-  /// Told of every layer that is refined, or was by a run that stopped, from the thread that
-  /// called; may be empty, may throw.
+  /// Called for every layer that is refined, or that an earlier run which was stopped had refined,
+  /// from the thread that called the library. May be empty. May throw.
   std::function<void(const LayerRefinement&)> refined = {};
-  /// Told of the model once all its layers are refined, and may change what is kept; else as
-  /// `refined`. Where a run that stopped had given refining up, nobody is told again.
+  /// Called for the model once all its layers are refined, in the same way; may change what is
+  /// kept. Not called where an earlier run that was stopped had given refining up.
   std::function<void(ModelRefinement&)> compared = {};
 
   int64_t sampled() const { return sampled_tokens.value_or(tokens); }
@@ -91,13 +94,13 @@ struct Calibration {
 
 struct ConvertOptions {
   int64_t kv_heads = 0;  ///< of the result, in every layer; 0: as many as groups are given
-  /// In place of kv_heads: the share of the source's KV heads, so of its KV bytes per token in a
-  /// cache of the same type, that the result has at most (0 < budget <= 1). They go to the layers
-  /// that lose the most without them.
+  /// In place of kv_heads: the share of the source's KV heads that the result has at most (0 <
+  /// budget <= 1). That is also its share of the KV bytes per token, in a cache of the same type.
+  /// The heads go to the layers that lose the most without them.
   std::optional<double> budget = {};
   /// Numbers that the cache stores of each key and each value, in place of head_dim: even, and
-  /// less. Keys keep the rotary planes that matter most, values the directions. Then kv_heads may
-  /// be 0: as many as the source has. For merge "pca", without a budget.
+  /// below it. Keys keep the rotary planes that matter most, values the directions. Then kv_heads
+  /// may be 0: as many as the source has. For merge "pca", without a budget.
   std::optional<int64_t> kv_rank = {};
   std::string grouping =
       "similarity";  ///< or neighbour | random | kmeans | key-driven | manual:FILE | manual |
@@ -158,8 +161,8 @@ class Conversion {
   std::unique_ptr<const ExportJob> job_;
 };
 
-/// What Conversion::check() can tell before there is a plan, so that long planning is not for
-/// nothing. Throws Error (cannot_create).
+/// As much of Conversion::check() as needs no plan, so that long planning is not for nothing.
+/// Throws Error (cannot_create).
 void check_output_place(const std::filesystem::path& source, const std::filesystem::path& out,
                         const ExportOptions& options);
 

@@ -24,8 +24,8 @@ struct SamplingOptions {
   uint64_t seed = 0;
 };
 
-/// Draws token ids from logits; allocates nothing once it has seen as many logits and ids. The same
-/// seed gives the same ids on every machine that computes the same logits.
+/// Draws token ids from logits. Allocates only while it sees more logits or ids than before. The
+/// same seed gives the same ids on every machine that computes the same logits.
 class Sampler {
  public:
   /// Throws Error (usage) for an option out of range.
@@ -97,7 +97,7 @@ BatchStats generate_batch(Context& context, const Model& model, const Tokenizer&
                           std::span<const Prompt> prompts, const GenerateOptions& options,
                           int64_t batch, const ResultSink& sink, const Progress& progress = {});
 
-/// Throws Error (bad_data, naming the folder) where the tokenizer has ids that the model has not.
+/// Throws Error (bad_data, naming the folder) where the tokenizer has ids that the model lacks.
 void check_vocabulary(const ModelConfig& config, const Tokenizer& tokenizer,
                       const std::filesystem::path& dir);
 

@@ -14,8 +14,8 @@
 namespace gqa {
 
 struct GgufOptions {
-  /// Of the matrices; none: each keeps its own. Norms and biases are always f32. Matrices whose
-  /// rows are no whole number of blocks are f16 in place of q8_0.
+  /// Type of the matrices; none: each keeps its own. Norms and biases are always f32. Matrices
+  /// whose rows are not a whole number of blocks are f16 in place of q8_0.
   std::optional<GgufDType> dtype;
   bool force = false;  ///< replace an existing GGUF file
 };
@@ -34,7 +34,7 @@ struct GgufPlan {
 /// Reads and checks the source (config, headers, tokenizer); writes nothing. Throws Error: no_input
 /// or bad_data for its files, bad_data also where GGUF as llama.cpp reads it can't express the
 /// model or its tokenizer: groups of unequal sizes within a layer, a pre-tokenizer that llama.cpp
-/// does not know, merges that its way of merging does not follow.
+/// does not know, merges whose results its way of merging does not give.
 GgufPlan plan_gguf(const std::filesystem::path& source, const GgufOptions& options);
 
 /// Writes the model as one GGUF file (version 3) that llama.cpp loads and computes the same with.

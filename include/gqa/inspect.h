@@ -12,8 +12,8 @@
 namespace gqa {
 
 struct InspectOptions {
-  /// Fills Inspection::aligned, which reads Q and O as well: seconds for a layer of a model of 7B,
-  /// and memory for about twice one layer's attention weights in f64.
+  /// Fills Inspection::aligned. That reads Q and O as well; for a model of 7B it takes seconds a
+  /// layer, and memory for about twice one layer's attention weights in f64.
   bool similarity = false;
 };
 
@@ -25,11 +25,11 @@ struct SuggestedGroups {
   double similarity = 0;
 };
 
-/// How alike a layer's n KV heads are, whatever basis each is written in: no change of a head that
+/// How alike a layer's n KV heads are, whatever basis each is written in. A change of a head that
 /// leaves what it computes as it is (a complex factor for each plane of its keys and queries, an
-/// invertible map between its values and outputs) changes these. Inputs are taken to vary as the
-/// weights of the norm before them say. [n, n] each, rows one after the other; symmetric, 1 on the
-/// diagonal, from 0 to 1 elsewhere.
+/// invertible map between its values and outputs) does not change these figures. Inputs are taken
+/// to vary as the weights of the norm before them say. [n, n] each, rows one after the other;
+/// symmetric, 1 on the diagonal, from 0 to 1 elsewhere.
 struct HeadSimilarity {
   int64_t kv_heads = 0;  ///< n
   /// Mean |correlation| of the keys' planes, weighted by the energy of the scores that both give.

@@ -49,7 +49,7 @@ struct KvUsage {
   int64_t pages = 0;         ///< that at least one sequence holds
   int64_t shared_pages = 0;  ///< of them, those that several hold
   int64_t bytes = 0;         ///< of `pages`
-  int64_t free_pages = 0;    ///< that nobody holds, kept for the next who needs one
+  int64_t free_pages = 0;    ///< that no sequence holds, kept for the next that needs one
   int64_t free_bytes = 0;    ///< of `free_pages`
 
   bool operator==(const KvUsage&) const = default;
@@ -58,15 +58,15 @@ struct KvUsage {
 /// Keys and values of a batch of sequences, for every layer of a model. A page is `page_size`
 /// tokens of one layer; each sequence has a page table per layer. A fork shares all pages; the last
 /// one, if it is partly filled, is copied when either side first writes into it, and no other.
-/// Pages that nobody holds are kept and used again. Appending converts f32 (or any other type) to
-/// the cache's type, rounding to nearest even.
+/// Pages that no sequence holds are kept and used again. Appending converts f32 (or any other type)
+/// to the cache's type, rounding to nearest even.
 ///
 /// Where the type is int8 or int4, each vector (a token's key or value of one KV head) is quantised
 /// on its own: with m the largest magnitude in it, scale = m / 127 or m / 7, and q = x / scale,
 /// rounded. Reading, and attend(), see scale * q, rounded once to f32: within scale / 2 of x but
 /// for the rounding of these operations. A vector with a NaN or an infinity reads as NaN
 /// throughout, so that it shows; one whose scale would be below f32's normal range (m < 1.5e-36)
-/// reads as 0. What a token is stored as depends on nothing but itself.
+/// reads as 0. How a token is stored depends on nothing but the token.
 ///
 /// A sequence is an id, 0 or above. Every function that takes one throws Error (usage) where it is
 /// not alive, and where a layer is not there.

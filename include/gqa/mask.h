@@ -12,7 +12,7 @@ namespace gqa {
 struct Mask {
   bool causal = true;  ///< keys at positions up to p
   /// Keys less than `window` positions away: the last `window` tokens, p's own included, and, where
-  /// the mask is not causal, as many behind p. 0: at any distance.
+  /// the mask is not causal, as many after p. 0: at any distance.
   int64_t window = 0;
   /// Keys of p's own block of `block` positions, counted from position 0. 0: of all blocks.
   int64_t block = 0;
@@ -39,9 +39,9 @@ struct SequenceKeys {
 /// What one query token sees: two runs of keys, ascending and disjoint; either may be empty.
 using VisibleKeys = std::array<KeyRange, 2>;
 
-/// The keys that a query token at `position` (possibly negative) sees. No end of a run ever falls
-/// from one position to the next: what a tile of tokens sees lies, run by run, between its first
-/// token's begin and its last token's end.
+/// The keys that a query token at `position` (possibly negative) sees. From one position to the
+/// next, neither begin nor end of a run goes back. So what a tile of tokens sees lies, run by run,
+/// between its first token's begin and its last token's end.
 inline VisibleKeys visible_keys(const Mask& mask, int64_t position, const SequenceKeys& keys) {
   int64_t begin = 0;
   int64_t end = keys.len;

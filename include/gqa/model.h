@@ -50,9 +50,9 @@ class Model {
   /// tensor) where a tensor is missing, unknown, of another shape, or not orthonormal to 0.001.
   KeyDirections key_directions() const;
   int64_t parameters() const;
-  /// Where the weights lie that every forward pass and its logits read whatever the tokens: all
-  /// matrices, with the scales of quantised ones, but an embedding table that is not the head as
-  /// well. Valid as long as the model.
+  /// The memory of the weights that every forward pass and its logits read, whatever the tokens:
+  /// all matrices, with the scales of quantised ones. An embedding table is among them only if it
+  /// is also the head. Valid as long as the model.
   std::vector<std::span<const std::byte>> weights_read() const;
 
   /// Some tokens of one sequence of a cache; they follow what it holds.
@@ -69,8 +69,8 @@ class Model {
   /// not suffice.
   void forward(Context& context, KvCache& cache, std::span<const Step> steps,
                std::vector<float>& hidden, Approximation* approximation = nullptr) const;
-  /// Gives up the pages of a sequence that no query at `position` or behind it sees: those behind
-  /// the model's sliding window, or behind the window or block of an `attention` that is no more
+  /// Gives up the pages of a sequence that no query at `position` or after it sees: those before
+  /// the model's sliding window, or before the window or block of an `attention` that is no more
   /// than a mask. Throws Error (usage) for a sequence that is not alive.
   void forget(KvCache& cache, int64_t sequence, int64_t position,
               const AttentionSpec& attention = ExactAttention{}) const;

@@ -1,4 +1,4 @@
-// How long work tells what it has done.
+// How long-running work reports what it has done.
 #pragma once
 
 #include <cstdint>
@@ -8,10 +8,10 @@
 namespace gqa {
 
 /// Called now and then from the thread that called the library: `done` of `total` units of `what`,
-/// a phase of the work ("refine"), behind a colon maybe where in it ("refine: layer 3 of 6, step
-/// 240 of 600"). Phases may take turns, each going on where it was. May be empty. May throw (an
-/// Error of kind interrupted, say): the work then stops, leaves nothing half-written behind, and
-/// the exception reaches the caller.
+/// a phase of the work ("refine"), perhaps with a colon and the place in it ("refine: layer 3 of 6,
+/// step 240 of 600"). Phases may take turns, each going on where it was. May be empty. May throw
+/// (an Error of kind interrupted, say): the work then stops, leaves nothing half-written, and the
+/// exception reaches the caller.
 using Progress = std::function<void(std::string_view what, int64_t done, int64_t total)>;
 
 }  // namespace gqa

@@ -17,8 +17,8 @@ namespace gqa {
 /// value is 0. A needle's key is an ordinary one plus a direction of its own, of an ordinary key's
 /// length; its value is one of 64 random codes. Queries come one at a time, as in decoding, and
 /// point to a needle's key, with noise, so that it gets some 0.7 of exact attention. A head looks
-/// for the same needle during four tokens; the heads of a group look for different ones (as far as
-/// there are).
+/// for the same needle during four tokens; the heads of a group look for different ones, as far as
+/// there are enough.
 struct RecallBench {
   AttentionSpec attention = ExactAttention{};
   int64_t q_heads = 32;
@@ -35,7 +35,7 @@ struct RecallBench {
 struct RecallResult {
   double recall = 0;  ///< share of queries and heads whose output is closest to the right code
   double exact_recall = 0;  ///< of exact attention to the same
-  /// Of exact attention, what the needle had that was asked for; mean over queries and heads.
+  /// The share of exact attention that the needle asked for had; mean over queries and heads.
   double needle_mass = 0;
   double chance = 0;  ///< the recall of an output that knows nothing
   ApproxShares shares;

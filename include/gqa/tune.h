@@ -12,8 +12,8 @@
 namespace gqa {
 
 struct TuneOptions {
-  /// Plain text, UTF-8. The first nine tenths calibrate, the last tenth judges; the cut is behind a
-  /// line where there is one.
+  /// Plain text, UTF-8. The first nine tenths calibrate, the last tenth judges; the cut is after
+  /// the end of a line where there is one.
   std::filesystem::path text;
   /// Numbers of KV heads and budgets to try (see ConvertOptions). Neither given: all divisors of
   /// the model's number, and the budgets 0.75, 0.5, 0.375 and 0.25 that leave every layer a head.
@@ -58,7 +58,8 @@ struct TuneResult {
 TuneResult tune(const std::filesystem::path& model, const TuneOptions& options,
                 const Progress& progress = {});
 
-/// Sets on_front: no other point has as few bytes and as low a perplexity, one of them lower.
+/// Sets on_front where no other point has at most as many bytes and at most as high a perplexity,
+/// with one of the two lower.
 void mark_front(std::vector<TunePoint>& points);
 
 /// The points as a picture: KV bytes per token across, perplexity (logarithmic) up, the front as a
