@@ -49,6 +49,8 @@ class Checker:
                     self.report(
                         "cmake/layers.json", f"{name} uses {used}, which is not listed above it"
                     )
+            if not layer.get("what"):
+                self.report("cmake/layers.json", f"{name}: no `what`, a phrase for docs/architecture.svg")
             seen.add(name)
         folders = {p.name for p in (self.root / "src").iterdir() if p.is_dir()} | {"cli"}
         for name in sorted(folders ^ set(self.layers)):

@@ -50,14 +50,15 @@ def reduced(uses):
 
 def even_lines(text, most=33):
     """As few lines as that many characters allow, and these about equally long."""
-    count = len(textwrap.wrap(text, most))
-    return next(lines for width in range(1, most + 1) if len(lines := textwrap.wrap(text, width)) == count
-                and max(map(len, lines)) <= width)
+    def wrap(width):
+        return textwrap.wrap(text, width, break_long_words=False)
+
+    return next(lines for width in range(1, most + 1) if len(lines := wrap(width)) == len(wrap(most)))
 
 
 def label(name, layer, libraries):
     lines = [f'<tr><td><font point-size="15"><b>{name}</b></font></td></tr>']
-    lines += [f'<tr><td><font point-size="11">{line}</font></td></tr>' for line in even_lines(layer["what"])]
+    lines += [f'<tr><td><font point-size="11">{line}</font></td></tr>' for line in even_lines(layer.get("what", ""))]
     if libraries:
         lines.append(f'<tr><td><font point-size="10"><i>{", ".join(libraries)}</i></font></td></tr>')
     return f'<<table border="0" cellborder="0" cellspacing="0" cellpadding="1">{"".join(lines)}</table>>'
