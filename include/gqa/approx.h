@@ -14,6 +14,7 @@
 #include "gqa/view.h"
 
 namespace gqa {
+#pragma GCC visibility push(default)
 
 /// Orthonormal directions of the key space (after RoPE), of most energy first: per layer
 /// [kv_heads][head_dim][head_dim] f32. No layers: not known.
@@ -99,8 +100,9 @@ class Approximation {
   int64_t memory_bytes() const;
 
  private:
-  struct Impl;
+  struct [[gnu::visibility("hidden")]] Impl;
   std::unique_ptr<Impl> impl_;
 };
 
+#pragma GCC visibility pop
 }  // namespace gqa

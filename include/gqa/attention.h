@@ -12,6 +12,7 @@
 #include "gqa/view.h"
 
 namespace gqa {
+#pragma GCC visibility push(default)
 
 /// Keys and values in somebody else's memory: NumPy, PyTorch, other engines' pages.
 struct StridedKv {
@@ -88,4 +89,5 @@ struct AttendOptions {
 /// released, naming the item.
 void attend(Context& context, std::span<const AttendItem> batch, const AttendOptions& options = {});
 
+#pragma GCC visibility pop
 }  // namespace gqa

@@ -6,6 +6,7 @@
 #include "gqa/attention.h"
 
 namespace gqa {
+#pragma GCC visibility push(default)
 
 /// One sequence: what attend() computed, and where its gradients go. They overwrite what was there.
 /// A gradient whose data is null is not wanted.
@@ -41,4 +42,5 @@ struct AttendBackwardItem {
 void attend_backward(Context& context, std::span<const AttendBackwardItem> batch,
                      const AttendOptions& options = {}, std::span<float> dsinks = {});
 
+#pragma GCC visibility pop
 }  // namespace gqa

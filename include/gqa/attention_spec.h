@@ -8,6 +8,7 @@
 #include <variant>
 
 namespace gqa {
+#pragma GCC visibility push(default)
 
 /// All keys that the mask allows.
 struct ExactAttention {
@@ -84,4 +85,5 @@ AttentionSpec parse_attention(std::string_view text);
 /// The inverse of parse_attention().
 std::string attention_text(const AttentionSpec& spec);
 
+#pragma GCC visibility pop
 }  // namespace gqa

@@ -12,6 +12,7 @@
 #include "gqa/progress.h"
 
 namespace gqa {
+#pragma GCC visibility push(default)
 
 struct BenchOptions {
   /// How often calls are timed, in turns with what they are compared with, after a first turn that
@@ -183,4 +184,5 @@ struct ModelBenchResult {
 ModelBenchResult bench_model(Context& context, const Model& model, const ModelBench& bench = {},
                              const BenchOptions& options = {}, const Progress& progress = {});
 
+#pragma GCC visibility pop
 }  // namespace gqa

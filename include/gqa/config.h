@@ -10,6 +10,7 @@
 #include "gqa/dtype.h"
 
 namespace gqa {
+#pragma GCC visibility push(default)
 
 /// Rotary position embedding (Su et al. 2021), Hugging Face order: plane i pairs dimension i with
 /// i + head_dim / 2.
@@ -80,4 +81,5 @@ struct ModelConfig {
 /// quantised (named: FP8, AWQ, GPTQ, ...).
 ModelConfig load_config(const std::filesystem::path& dir);
 
+#pragma GCC visibility pop
 }  // namespace gqa

@@ -7,6 +7,7 @@
 #include <vector>
 
 namespace gqa {
+#pragma GCC visibility push(default)
 
 struct ContextOptions {
   int threads = 0;       ///< 0: default_threads()
@@ -32,7 +33,7 @@ class Context {
   /// The instruction set whose kernels run, e.g. "avx512".
   std::string_view isa() const;
 
-  struct Impl;
+  struct [[gnu::visibility("hidden")]] Impl;
   Impl& impl() { return *impl_; }
 
  private:
@@ -45,4 +46,5 @@ std::vector<std::string> available_isas();
 /// The cores that affinity and cgroup allow, at least 1.
 int default_threads();
 
+#pragma GCC visibility pop
 }  // namespace gqa

@@ -13,6 +13,7 @@
 #include "gqa/progress.h"
 
 namespace gqa {
+#pragma GCC visibility push(default)
 
 /// How a converted checkpoint is written.
 struct ExportOptions {
@@ -133,7 +134,7 @@ struct ConvertPlan {
   int64_t result_kv_bytes_per_token = 0;
 };
 
-struct ExportJob;
+struct [[gnu::visibility("hidden")]] ExportJob;
 
 /// A conversion that is planned and may be written; its source stays open.
 class Conversion {
@@ -191,4 +192,5 @@ void expand(const std::filesystem::path& source, const std::filesystem::path& ou
 ConvertOptions read_recipe(const std::filesystem::path& recipe, const std::filesystem::path& source,
                            const std::filesystem::path& calibration_text = {});
 
+#pragma GCC visibility pop
 }  // namespace gqa

@@ -6,6 +6,7 @@
 #include <string_view>
 
 namespace gqa {
+#pragma GCC visibility push(default)
 
 /// How an element is stored. Arithmetic is always f32 (or wider).
 /// f16 is IEEE binary16; bf16 is the upper half of binary32.
@@ -72,4 +73,5 @@ std::string_view kv_dtype_name(KvDType t);
 /// unknown.
 std::optional<KvDType> parse_kv_dtype(std::string_view name);
 
+#pragma GCC visibility pop
 }  // namespace gqa

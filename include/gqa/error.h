@@ -5,6 +5,7 @@
 #include <string>
 
 namespace gqa {
+#pragma GCC visibility push(default)
 
 /// What went wrong; the value is the exit code of the program (sysexits where one fits).
 enum class ErrorKind : int {
@@ -30,4 +31,5 @@ class Error : public std::runtime_error {
   ErrorKind kind_;
 };
 
+#pragma GCC visibility pop
 }  // namespace gqa

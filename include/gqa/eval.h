@@ -13,6 +13,7 @@
 #include "gqa/tokenizer.h"
 
 namespace gqa {
+#pragma GCC visibility push(default)
 
 struct EvalOptions {
   int64_t context = 0;  ///< tokens a window, BOS included; 0: the model's limit, at most 2048
@@ -45,4 +46,5 @@ EvalResult evaluate(Context& context, const Model& model, const Tokenizer& token
                     std::string_view text, const EvalOptions& options = {},
                     const Model* against = nullptr, const Progress& progress = {});
 
+#pragma GCC visibility pop
 }  // namespace gqa

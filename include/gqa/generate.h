@@ -15,6 +15,7 @@
 #include "gqa/tokenizer.h"
 
 namespace gqa {
+#pragma GCC visibility push(default)
 
 struct SamplingOptions {
   float temperature = 0.0f;         ///< 0: greedy
@@ -101,4 +102,5 @@ BatchStats generate_batch(Context& context, const Model& model, const Tokenizer&
 void check_vocabulary(const ModelConfig& config, const Tokenizer& tokenizer,
                       const std::filesystem::path& dir);
 
+#pragma GCC visibility pop
 }  // namespace gqa

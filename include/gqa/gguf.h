@@ -12,6 +12,7 @@
 #include "gqa/progress.h"
 
 namespace gqa {
+#pragma GCC visibility push(default)
 
 struct GgufOptions {
   /// Type of the matrices; none: each keeps its own. Norms and biases are always f32. Matrices
@@ -49,4 +50,5 @@ void export_gguf(const std::filesystem::path& source, const std::filesystem::pat
 /// force says), or its parent is missing or can't be written.
 void check_gguf_place(const std::filesystem::path& out, bool force);
 
+#pragma GCC visibility pop
 }  // namespace gqa

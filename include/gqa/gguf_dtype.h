@@ -6,6 +6,7 @@
 #include <string_view>
 
 namespace gqa {
+#pragma GCC visibility push(default)
 
 /// q8_0: blocks of 32 neighbouring elements of a row as integers with one f16 scale,
 /// x ~ scale * q, |q| <= 127.
@@ -17,4 +18,5 @@ std::string_view gguf_dtype_name(GgufDType t);
 /// The inverse of gguf_dtype_name(). Empty where the name is unknown.
 std::optional<GgufDType> parse_gguf_dtype(std::string_view name);
 
+#pragma GCC visibility pop
 }  // namespace gqa

@@ -10,6 +10,7 @@
 #include "gqa/progress.h"
 
 namespace gqa {
+#pragma GCC visibility push(default)
 
 struct InspectOptions {
   /// Fills Inspection::aligned. That reads Q and O as well; for a model of 7B it takes seconds a
@@ -70,4 +71,5 @@ struct Verification {
 /// model: no folder, no config.json, no weights or a shard missing.
 Verification verify(const std::filesystem::path& dir, const Progress& progress = {});
 
+#pragma GCC visibility pop
 }  // namespace gqa

@@ -10,6 +10,7 @@
 #include "gqa/view.h"
 
 namespace gqa {
+#pragma GCC visibility push(default)
 
 /// What a cache holds for each token.
 struct KvShape {
@@ -27,7 +28,7 @@ struct KvShape {
 };
 
 namespace detail {
-struct KvLayer;
+struct [[gnu::visibility("hidden")]] KvLayer;
 }
 
 /// A view of one layer of one sequence, valid until the cache is next changed. Its layout is the
@@ -145,8 +146,9 @@ class KvCache {
   KvUsage usage() const;
 
  private:
-  struct Impl;
+  struct [[gnu::visibility("hidden")]] Impl;
   std::unique_ptr<Impl> impl_;
 };
 
+#pragma GCC visibility pop
 }  // namespace gqa

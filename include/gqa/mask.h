@@ -7,6 +7,7 @@
 #include <cstdint>
 
 namespace gqa {
+#pragma GCC visibility push(default)
 
 /// Which keys a query token at position p sees. Conditions add up: a key must meet all of them.
 struct Mask {
@@ -65,4 +66,5 @@ inline VisibleKeys visible_keys(const Mask& mask, int64_t position, const Sequen
   return {KeyRange{keys.first, kept}, KeyRange{begin, std::max(begin, end)}};
 }
 
+#pragma GCC visibility pop
 }  // namespace gqa

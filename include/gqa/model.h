@@ -16,6 +16,7 @@
 #include "gqa/progress.h"
 
 namespace gqa {
+#pragma GCC visibility push(default)
 
 /// Weights (memory-mapped, in their stored type, or quantised) and the forward pass.
 /// Thread-safety: const functions may run at the same time, each with its own Context and caches.
@@ -78,9 +79,10 @@ class Model {
   void logits(Context& context, std::span<const float> hidden, std::span<float> out) const;
 
  private:
-  struct Impl;
+  struct [[gnu::visibility("hidden")]] Impl;
   std::unique_ptr<Impl> impl_;
   explicit Model(std::unique_ptr<Impl> impl);
 };
 
+#pragma GCC visibility pop
 }  // namespace gqa

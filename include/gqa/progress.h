@@ -6,6 +6,7 @@
 #include <string_view>
 
 namespace gqa {
+#pragma GCC visibility push(default)
 
 /// Called now and then from the thread that called the library: `done` of `total` units of `what`,
 /// a phase of the work ("refine"), perhaps with a colon and the place in it ("refine: layer 3 of 6,
@@ -14,4 +15,5 @@ namespace gqa {
 /// exception reaches the caller.
 using Progress = std::function<void(std::string_view what, int64_t done, int64_t total)>;
 
+#pragma GCC visibility pop
 }  // namespace gqa

@@ -10,6 +10,7 @@
 #include "gqa/progress.h"
 
 namespace gqa {
+#pragma GCC visibility push(default)
 
 /// Needles hidden in generated keys, for each KV head its own, at positions drawn uniformly.
 /// Ordinary keys are like those of a trained model: a few directions hold most of their energy,
@@ -47,4 +48,5 @@ struct RecallResult {
 RecallResult bench_recall(Context& context, const RecallBench& bench,
                           const Progress& progress = {});
 
+#pragma GCC visibility pop
 }  // namespace gqa

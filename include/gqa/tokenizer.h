@@ -10,6 +10,7 @@
 #include <vector>
 
 namespace gqa {
+#pragma GCC visibility push(default)
 
 /// A byte-pair-encoding tokenizer: Llama 2 kind (SentencePiece-like, byte fallback) or byte-level
 /// (GPT-2, Llama 3). Gives the ids and texts that the `tokenizers` package gives.
@@ -38,7 +39,7 @@ class Tokenizer {
 
  private:
   friend class TextStream;
-  struct Impl;
+  struct [[gnu::visibility("hidden")]] Impl;
   std::unique_ptr<Impl> impl_;
   explicit Tokenizer(std::unique_ptr<Impl> impl);
 };
@@ -59,8 +60,9 @@ class TextStream {
   std::string finish();
 
  private:
-  struct State;
+  struct [[gnu::visibility("hidden")]] State;
   std::unique_ptr<State> state_;
 };
 
+#pragma GCC visibility pop
 }  // namespace gqa

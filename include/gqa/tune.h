@@ -10,6 +10,7 @@
 #include "gqa/progress.h"
 
 namespace gqa {
+#pragma GCC visibility push(default)
 
 struct TuneOptions {
   /// Plain text, UTF-8. The first nine tenths calibrate, the last tenth judges; the cut is after
@@ -66,4 +67,5 @@ void mark_front(std::vector<TunePoint>& points);
 /// line. For light and dark pages.
 std::string tune_svg(const std::string& title, const TuneResult& result);
 
+#pragma GCC visibility pop
 }  // namespace gqa

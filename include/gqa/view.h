@@ -7,6 +7,7 @@
 #include "gqa/dtype.h"
 
 namespace gqa {
+#pragma GCC visibility push(default)
 
 /// Row-major strides (in elements) of a dense array of this shape.
 template <int N>
@@ -52,4 +53,5 @@ struct AnyMutView {
       : data(p), dtype(t), shape(s), strides(st) {}
 };
 
+#pragma GCC visibility pop
 }  // namespace gqa
