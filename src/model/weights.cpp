@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "core/half.h"
+#include "kernels/context.h"
 #include "model/layout.h"
 
 namespace gqa {
@@ -87,9 +88,10 @@ void Weights::quantise_all(const Progress& progress) {
   int64_t total = 0;
   for (const Linear* matrix : all) total += bytes(*matrix);
   int64_t done = 0;
+  // Any instruction set: they give the same integers and scales.
+  Context context({.threads = 1});
   for (Linear* matrix : all) {
-    // Any instruction set: they give the same integers and scales.
-    quantised_.push_back(quantise(*kernels::tables().front(), *matrix));
+    quantised_.push_back(quantise(*context.impl().kernels, *matrix));
     done += bytes(*matrix);
     if (progress) progress("quantise", done, total);
   }
