@@ -11,6 +11,7 @@
 #include "cli/terminal.h"
 #include "cli/verbs.h"
 #include "gqa/context.h"
+#include "gqa/version.h"
 
 namespace gqa::cli {
 namespace {

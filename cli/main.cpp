@@ -14,6 +14,7 @@
 #include "cli/terminal.h"
 #include "cli/verbs.h"
 #include "gqa/error.h"
+#include "gqa/version.h"
 
 namespace gqa::cli {
 namespace {
