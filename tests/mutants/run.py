@@ -30,7 +30,7 @@ import sys
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-COPIED = ["CMakeLists.txt", "CMakePresets.json", "include", "src", "cli", "examples", "tests"]
+COPIED = ["CMakeLists.txt", "CMakePresets.json", "cmake", "include", "src", "cli", "examples", "tests"]
 SHARES = 4
 PATIENCE = 240  # seconds, from the first mutant on
 
