@@ -24,6 +24,9 @@ struct BenchOptions {
   int64_t rotate_bytes = int64_t{1} << 30;
   /// Keys, values, queries and outputs take at most this, though fewer caches rotate then.
   int64_t memory_bytes = INT64_MAX;
+  /// Rows and columns of the matrices whose product (GEMM) is the ceiling of arithmetic; at least
+  /// one row for each thread. Smaller ones take less time, but reach less than the machine can.
+  int64_t gemm_size = 2048;
 };
 
 /// Of one call, in milliseconds, over all repetitions.
@@ -74,7 +77,7 @@ struct AttentionBenchResult {
   int64_t kv_bytes = 0;
   BenchRate gb_per_s;  ///< kv_bytes, 10^9 a second; ceiling: reading the pages of such caches
   /// Useful operations, 2 * (head_dim + v_head_dim) for each query head and each key that it sees,
-  /// 10^9 a second; ceiling: GEMM of 2048 x 2048 x 2048, oneDNN's, of type `gemm`.
+  /// 10^9 a second; ceiling: oneDNN's GEMM of BenchOptions::gemm_size, of type `gemm`.
   BenchRate gflop_per_s;
   DType gemm = DType::f32;  ///< bf16 where a bf16 cache is multiplied in tiles (AMX)
   /// What the threads reach by multiplying and adding f32 in registers alone, 10^9 operations a

@@ -99,7 +99,7 @@ class Bench {
         out_(out_rows(plan_), b.q_heads, b.v_head_dim, q_dtype(b)),
         exact_out_(b.q_len, b.q_heads, b.v_head_dim, q_dtype(b)),
         seen_(common_keys(b, mask_.value_or(model_mask()), plan_)),
-        ceilings_(context.impl().pool) {
+        ceilings_(context.impl().pool, options) {
     fill_queries();
   }
 

@@ -71,7 +71,7 @@ class ExactCalls {
         seen_(bench::seen_keys(mask_, b.q_len, b.kv_len)),
         in_tiles_(b.kv_dtype == KvDType::bf16 &&
                   context.impl().kernels->takes_stored(KvDType::bf16)),
-        ceilings_(context.impl().pool, in_tiles_) {
+        ceilings_(context.impl().pool, options, in_tiles_) {
     const std::vector<float> q_row = bench::random_floats(b.q_heads * b.head_dim);
     for (int64_t t = 0; t < b.q_len; ++t) q_.set_row(*context.impl().kernels, t, q_row.data());
   }

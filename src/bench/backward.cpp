@@ -107,7 +107,7 @@ BackwardBenchResult bench_backward(Context& context, const BackwardBench& b,
       .mask = {.window = b.window}, .softcap = b.softcap, .sinks = sinks};
   const AttendBackwardItem item = arrays.item();
   const bool in_tiles = takes_pairs(*context.impl().kernels, item);
-  bench::Ceilings ceilings(context.impl().pool, in_tiles);
+  bench::Ceilings ceilings(context.impl().pool, options, in_tiles);
   bench::Timing forward_time, backward_time;
   const auto turn = [&] {
     ceilings.time_arithmetic();

@@ -34,6 +34,9 @@ memory random_matrix(const dnnl::engine& engine, dnnl::stream& stream, const mem
 }  // namespace
 
 struct Bf16Gemm::Impl {
+  explicit Impl(int64_t rows_and_columns) : size(rows_and_columns) {}
+
+  const int64_t size;
   dnnl::engine engine{dnnl::engine::kind::cpu, 0};
   std::vector<TileOfC> tiles;
 
@@ -54,9 +57,9 @@ struct Bf16Gemm::Impl {
   }
 };
 
-Bf16Gemm::Bf16Gemm(int threads) : impl_(std::make_unique<Impl>()) {
+Bf16Gemm::Bf16Gemm(int threads, int64_t size) : impl_(std::make_unique<Impl>(size)) {
   const auto [rows, columns] = tile_grid(threads);
-  const auto part = [](int64_t i, int n) { return size * (i + 1) / n - size * i / n; };
+  const auto part = [size](int64_t i, int n) { return size * (i + 1) / n - size * i / n; };
   omp_set_num_threads(1);  // the layout of b may depend on it
   try {
     for (int t = 0; t < threads; ++t) {

@@ -9,14 +9,12 @@
 
 namespace gqa::bench {
 
-/// c = a b, of the size of Sgemm, bf16 with sums in f32, by oneDNN, b in the layout that it likes
+/// c = a b, all [size, size] of bf16 with sums in f32, by oneDNN, b in the layout that it likes
 /// best.
 class Bf16Gemm {
  public:
-  static constexpr int64_t size = Sgemm::size;
-
   /// Throws Error (resources) where oneDNN has no bf16 for this processor.
-  explicit Bf16Gemm(int threads);
+  Bf16Gemm(int threads, int64_t size);
   ~Bf16Gemm();
   /// Each thread of a pool of so many computes a tile of c by itself, as in Sgemm.
   void run(ThreadPool& pool);

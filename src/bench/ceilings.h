@@ -16,8 +16,9 @@ namespace gqa::bench {
 class Ceilings {
  public:
   /// in_tiles: what is compared multiplies bf16 in tiles, so that GEMM does, too.
-  explicit Ceilings(ThreadPool& pool, bool in_tiles = false) : pool_(pool) {
-    if (in_tiles) bf16_gemm_.emplace(pool.n_threads());
+  Ceilings(ThreadPool& pool, const BenchOptions& options, bool in_tiles = false)
+      : pool_(pool), sgemm_(pool, options.gemm_size) {
+    if (in_tiles) bf16_gemm_.emplace(pool.n_threads(), options.gemm_size);
   }
 
   /// Arithmetic was timed for no longer than reading, and for `seconds` what is compared with it.
@@ -44,7 +45,7 @@ class Ceilings {
     return giga_per_s(static_cast<double>(total_bytes(pieces_)), read_time_);
   }
   /// Of SGEMM, or of the bf16 GEMM.
-  double gflop_per_s() const { return giga_per_s(Sgemm::flop, gemm_time_); }
+  double gflop_per_s() const { return giga_per_s(sgemm_.flop(), gemm_time_); }
   double peak_gflop_per_s() const { return giga_per_s(peak_operations_, peak_time_); }
 
  private:

@@ -132,7 +132,7 @@ ModelBenchResult bench_model(Context& context, const Model& model, const ModelBe
   const size_t weight_pieces = pieces.size();
   const int64_t weight_bytes = bench::total_bytes(pieces);
 
-  bench::Sgemm sgemm;
+  bench::Sgemm sgemm(context.impl().pool, options.gemm_size);
   bench::Timing prefill_time;
   bench::Timing step_time;
   bench::Timing read_time;
@@ -177,7 +177,7 @@ ModelBenchResult bench_model(Context& context, const Model& model, const ModelBe
       bench::giga_per_s(read_bytes / steps, read_time)};
   result.gflop_per_s = {
       bench::giga_per_s(batch * bench::prefill_flop(model.config(), prompt_tokens), prefill_time),
-      bench::giga_per_s(bench::Sgemm::flop, sgemm_time)};
+      bench::giga_per_s(sgemm.flop(), sgemm_time)};
   const bench::Timing* const timed[] = {&prefill_time, &step_time};
   result.cpu_fraction = bench::cpu_fraction(timed, context.threads());
   result.repeats = turns.done();

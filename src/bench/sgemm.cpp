@@ -8,7 +8,18 @@
 
 namespace gqa::bench {
 
-Sgemm::Sgemm() : a_(random_floats(size * size)), b_(random_floats(size * size)), c_(a_.size()) {}
+Sgemm::Sgemm(const ThreadPool& pool, int64_t size) : size_(size) {
+  require(size >= pool.n_threads(), "gemm_size is {}, expected at least the number of threads ({})",
+          size, pool.n_threads());
+  a_ = random_floats(size * size);
+  b_ = random_floats(size * size);
+  c_.resize(a_.size());
+}
+
+double Sgemm::flop() const {
+  const auto n = static_cast<double>(size_);
+  return 2 * n * n * n;
+}
 
 std::pair<int, int> tile_grid(int n) {
   int columns = 1;
@@ -22,9 +33,10 @@ void Sgemm::run(ThreadPool& pool) {
   const auto [rows, columns] = tile_grid(pool.n_threads());
   const int grid_rows = rows;
   const int grid_columns = columns;
+  const int64_t size = size_;
   pool.parallel_for(pool.n_threads(), [&](int64_t tile, int) {
     omp_set_num_threads(1);  // of this thread's own calls
-    const auto begin = [](int64_t i, int n) { return size * i / n; };
+    const auto begin = [size](int64_t i, int n) { return size * i / n; };
     const int64_t row = begin(tile / grid_columns, grid_rows);
     const int64_t row_end = begin(tile / grid_columns + 1, grid_rows);
     const int64_t column = begin(tile % grid_columns, grid_columns);

@@ -9,18 +9,21 @@
 
 namespace gqa::bench {
 
-/// c = a b, all 2048 x 2048 f32, by oneDNN.
+/// c = a b, all [size, size] of f32, by oneDNN.
 class Sgemm {
  public:
-  static constexpr int64_t size = 2048;
-  static constexpr double flop = 2.0 * size * size * size;
-
-  Sgemm();
+  /// Throws Error (usage) where there are fewer rows than threads.
+  Sgemm(const ThreadPool& pool, int64_t size);
   /// Each thread computes a tile of c by itself: a team of oneDNN's own would be other threads,
   /// which would go on spinning on the cores of whatever is timed next.
   void run(ThreadPool& pool);
 
+  int64_t size() const { return size_; }
+  /// Operations of a run.
+  double flop() const;
+
  private:
+  int64_t size_;
   std::vector<float> a_, b_, c_;
 };
 

@@ -19,6 +19,9 @@ using bench::DriftingRows;
 using bench::Energy;
 using bench::TurnPlan;
 
+/// A ceiling that takes little time, on an emulated processor, too.
+constexpr int64_t small_gemm = 64;
+
 AttentionBench small(const AttentionSpec& attention, int64_t q_len = 1) {
   AttentionBench b;
   b.q_heads = 4;
@@ -158,7 +161,7 @@ TEST(DriftingRows, ResembleTheirNeighboursWhateverTheThreads) {
 
 TEST(ApproxBench, CountsWhatAMaskLeaves) {
   Context context({.threads = 1});
-  const BenchOptions options{.repeats = 3, .rotate_bytes = 1};
+  const BenchOptions options{.repeats = 3, .rotate_bytes = 1, .gemm_size = small_gemm};
   const auto check = [&](const AttentionBench& b, double pairs, double exact_pairs, int64_t keys) {
     const AttentionBenchResult result = bench_attention(context, b, options);
     EXPECT_EQ(result.repeats, 3);
@@ -191,7 +194,7 @@ AttentionBenchResult run(const AttentionSpec& attention, int64_t q_len) {
   AttentionBench b = small(attention, q_len);
   b.kv_len = 300;
   b.kv_dtype = KvDType::f32;
-  return bench_attention(context, b, {.repeats = 1, .rotate_bytes = 1});
+  return bench_attention(context, b, {.repeats = 1, .rotate_bytes = 1, .gemm_size = small_gemm});
 }
 
 /// In units of u = 2^-24: scores are chains of 16 multiply-adds, of at most 32 in all magnitudes,

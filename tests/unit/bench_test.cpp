@@ -26,6 +26,10 @@ using bench::seen_keys;
 using bench::visible_pairs;
 using ::testing::ElementsAre;
 
+/// What a ceiling is, no test says: a product that takes little time, on an emulated processor,
+/// too.
+constexpr int64_t small_gemm = 64;
+
 TEST(BenchCounting, Pairs) {
   EXPECT_EQ(visible_pairs({}, 1, 1), 1);
   EXPECT_EQ(visible_pairs({}, 1, 1000), 1000);
@@ -125,13 +129,27 @@ TEST(BenchCeilings, PiecesCoverMemoryOnce) {
 
 TEST(BenchCeilings, ArithmeticIsTimedForNoLongerThanTheRest) {
   ThreadPool pool(1);
-  bench::Ceilings ceilings(pool);
+  bench::Ceilings ceilings(pool, {.gemm_size = small_gemm});
   EXPECT_TRUE(ceilings.arithmetic_is_due(0));
   ceilings.time_arithmetic();
   EXPECT_FALSE(ceilings.arithmetic_is_due(0));
   EXPECT_TRUE(ceilings.arithmetic_is_due(1e6));
   ceilings.clear();
   EXPECT_TRUE(ceilings.arithmetic_is_due(0));
+}
+
+TEST(BenchCeilings, ProductsOfAnySizeThatGivesEachThreadARow) {
+  ThreadPool pool(3);
+  for (const int64_t size : {3, 10, 64}) {
+    bench::Sgemm sgemm(pool, size);
+    sgemm.run(pool);
+    EXPECT_EQ(sgemm.flop(), 2.0 * static_cast<double>(size * size * size));
+  }
+  test::expect_error(ErrorKind::usage, {"gemm_size is 2", "number of threads (3)"},
+                     [&] { bench::Sgemm(pool, 2); });
+  Context context({.threads = 3});
+  test::expect_error(ErrorKind::usage, {"gemm_size is 0"},
+                     [&] { bench_attention(context, {.kv_len = 64}, {.gemm_size = 0}); });
 }
 
 TEST(BenchCeilings, TilesForAnyNumberOfThreads) {
@@ -150,8 +168,8 @@ TEST(BenchAttention, CountsWhatIsRead) {
   Context context({.threads = 2, .pin = true});
   AttentionBench b = small();
   const int64_t cache_bytes = 128 * 2 * (16 + 8) * 2;  // whole pages
-  const AttentionBenchResult result =
-      bench_attention(context, b, {.repeats = 2, .rotate_bytes = 3 * cache_bytes});
+  const AttentionBenchResult result = bench_attention(
+      context, b, {.repeats = 2, .rotate_bytes = 3 * cache_bytes, .gemm_size = small_gemm});
   EXPECT_EQ(result.kv_bytes, 100 * 2 * (16 + 8) * 2);
   EXPECT_EQ(result.repeats, 2);
   EXPECT_EQ(result.caches, 4) << "more than rotate_bytes";
@@ -169,7 +187,8 @@ TEST(BenchAttention, CountsWhatIsRead) {
 
   b.window = 10;
   b.kv_dtype = KvDType::f32;
-  EXPECT_EQ(bench_attention(context, b, {.repeats = 1, .rotate_bytes = 1}).kv_bytes,
+  EXPECT_EQ(bench_attention(context, b, {.repeats = 1, .rotate_bytes = 1, .gemm_size = small_gemm})
+                .kv_bytes,
             10 * 2 * (16 + 8) * 4);
 }
 
@@ -179,8 +198,11 @@ TEST(BenchAttention, FewerCachesWhereMemoryEnds) {
   const int64_t cache_bytes = 128 * 2 * (16 + 8) * 2;
   const int64_t row_bytes = 4 * (16 + 8) * 2;
   const auto run = [&](int64_t memory) {
-    return bench_attention(
-        context, b, {.repeats = 1, .rotate_bytes = 100 * cache_bytes, .memory_bytes = memory});
+    return bench_attention(context, b,
+                           {.repeats = 1,
+                            .rotate_bytes = 100 * cache_bytes,
+                            .memory_bytes = memory,
+                            .gemm_size = small_gemm});
   };
   EXPECT_EQ(run(3 * cache_bytes + row_bytes).caches, 3);
   EXPECT_EQ(run(cache_bytes + row_bytes).caches, 1);
@@ -189,14 +211,14 @@ TEST(BenchAttention, FewerCachesWhereMemoryEnds) {
                      [&] { run(cache_bytes + row_bytes - 1); });
 }
 
-// What two configurations in turns come to, the command line's test says: ceilings are timed for
-// each, which takes minutes where a processor is emulated.
+// What two configurations in turns come to, the command line's test says.
 TEST(BenchAttention, TwoConfigurationsThatCanNotBeInTurns) {
   Context context({.threads = 1});
   const AttentionBench b = small();
   const int64_t needed = 128 * 2 * (16 + 8) * 2 + 4 * (16 + 8) * 2;
   test::expect_error(ErrorKind::resources, {"out of memory", std::to_string(needed - 1)}, [&] {
-    bench_beside(context, b, b, {.repeats = 1, .memory_bytes = 2 * needed - 2});
+    bench_beside(context, b, b,
+                 {.repeats = 1, .memory_bytes = 2 * needed - 2, .gemm_size = small_gemm});
   });
   AttentionBench blocks = b;
   blocks.attention = BlockLocal{64};
@@ -241,7 +263,7 @@ TEST(BenchModel, CountsWhatAStepReads) {
   Context context({.threads = 2});
   const ModelBenchResult result = bench_model(
       context, model, {.prompt_tokens = 5, .new_tokens = 3, .batch = 2, .kv_dtype = KvDType::f16},
-      {.repeats = 2});
+      {.repeats = 2, .gemm_size = small_gemm});
   EXPECT_EQ(result.prompt_tokens, 5);
   EXPECT_EQ(result.weight_bytes, matrices * 4);
   EXPECT_EQ(result.kv_bytes, 2 * kv_per_token * 2 * 7) << "of 6, 7 and 8 tokens in the mean";
