@@ -6,9 +6,6 @@ function(gqa_leave_out name filter)
   set_tests_properties("${name}:${filter}" PROPERTIES LABELS unit DISABLED TRUE)
 endfunction()
 
-# oneDNN's SGEMM: 17 GFLOP a time.
-gqa_leave_out(bench_test BenchAttention.C*:BenchAttention.F*:BenchModel.*)
-gqa_leave_out(approx_bench_test ApproxBench.C*:ApproxBench.F*)
 # One greedy and one sampled case stay.
 gqa_leave_out(generate_batch_test */greedy_f32:*/greedy_bf16:*/greedy_int8:*/sampled_f32)
 # The oracle's work, and products in plain C++.

@@ -26,6 +26,13 @@ arm_setup() {
 }
 
 verb_test-arm() {
+  begin_times
+  # What the other tests run is the same on every processor, or goes through the kernels in no other way.
+  local target=simd_tests which=(--label-regex '^simd$')
+  if [[ ${1:-} == all ]]; then
+    target=all which=()
+    shift
+  fi
   if (($#)) && [[ $1 != -- ]]; then
     say "test-arm: what is '$1'? ctest's own arguments come after --"
     exit 2
@@ -33,15 +40,15 @@ verb_test-arm() {
   (($# == 0)) || shift
   if [[ $(uname -m) == aarch64 ]]; then
     say "test-arm: this is an Arm machine; its own tests run the NEON kernels"
-    verb_test -- --label-regex '^unit$' "$@"
+    test_preset -- --label-regex '^unit$' "$@"
     return
   fi
-  if ! arm_setup; then
+  if ! clocked "arm64 setup" . arm_setup; then
     [[ ${CI:-} != true ]] || die "test-arm: $arm_why"
     say "test-arm: SKIPPED, NEON kernels not tested: $arm_why"
     return
   fi
-  build arm64
+  clocked "arm64 build" . build arm64 "$target" || exit 1
   # Emulated, a configuration takes about 10 times as long.
-  GQA_TEST_CONFIGURATIONS=${GQA_TEST_CONFIGURATIONS:-3000} run_ctest arm64 "$@"
+  GQA_TEST_CONFIGURATIONS=${GQA_TEST_CONFIGURATIONS:-3000} run_ctest arm64 "${which[@]}" "$@"
 }

@@ -1,2 +1,11 @@
-# Included into a mutant's build (run.py): what else the kernels are compiled with.
-cmake_language(EVAL CODE "cmake_language(DEFER CALL target_compile_options gqa_kernels PRIVATE [[${GQA_MUTANT_KERNELS}]])")
+# Included into a mutant's build (workshop.py): what else the kernels, and their twins in software, are compiled with.
+function(gqa_mutant_kernels)
+  foreach(folder src tests/emulated)
+    get_property(targets DIRECTORY ${PROJECT_SOURCE_DIR}/${folder} PROPERTY BUILDSYSTEM_TARGETS)
+    list(FILTER targets INCLUDE REGEX "kernels|emulated")
+    foreach(target ${targets})
+      target_compile_options(${target} PRIVATE ${GQA_MUTANT_KERNELS})
+    endforeach()
+  endforeach()
+endfunction()
+cmake_language(DEFER CALL gqa_mutant_kernels)
