@@ -25,6 +25,7 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 INCLUDE = re.compile(rb'^\s*#\s*include\s*"([^"]+)"', re.M)
+PRECOMPILED = re.compile(r" -fpch-preprocess| -Winvalid-pch| -include \S*cmake_pch\.hxx")
 KEPT_DAYS = 60
 # 22 does not look at what it finds in the system's headers, and takes a third of the time.
 TIDY = "clang-tidy-22" if shutil.which("clang-tidy-22") else "clang-tidy"
@@ -80,6 +81,18 @@ def cache():
     return folder
 
 
+def without_precompiled(build):
+    """Has the build's commands, but for headers that are precompiled, in a folder of their own: so a file must include
+    what it uses. Gives the folder and the commands."""
+    entries = json.loads((build / "compile_commands.json").read_text())
+    for entry in entries:
+        entry["command"] = PRECOMPILED.sub("", entry["command"])
+    folder = build / "tidy"
+    folder.mkdir(exist_ok=True)
+    (folder / "compile_commands.json").write_text(json.dumps(entries))
+    return folder, entries
+
+
 def tidy(path, build, gcc_headers):
     # Behind all others, for omp.h, which clang brings along in a package of its own.
     command = [TIDY, "--quiet", f"--extra-arg=-idirafter{gcc_headers}", "-p", str(build), str(path)]
@@ -94,7 +107,8 @@ def main():
     build, until = options.build.resolve(), time.monotonic() + 60 * options.within
     stamps, common, ages = cache(), tools(), by_last_change()
     work, clean = [], 0
-    for entry in json.loads((build / "compile_commands.json").read_text()):
+    build, entries = without_precompiled(build)
+    for entry in entries:
         path = pathlib.Path(entry["file"])
         if path.parts[len(ROOT.parts)] not in ("src", "cli"):
             continue
