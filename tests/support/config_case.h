@@ -6,7 +6,7 @@
 #include <string>
 
 #include "gqa/config.h"
-#include "io/json.h"
+#include "io/json_value.h"
 #include "support/expect_error.h"
 #include "support/files.h"
 #include "support/temp_dir.h"

@@ -5,7 +5,7 @@
 
 #include <string>
 
-#include "io/json.h"
+#include "io/json_value.h"
 
 namespace gqa::test {
 

@@ -13,7 +13,7 @@
 
 #include "core/half.h"
 #include "io/checkpoint.h"
-#include "io/json.h"
+#include "io/json_value.h"
 #include "support/files.h"
 #include "support/write_safetensors.h"
 

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "io/json_value.h"
 #include "support/config_case.h"
 
 namespace gqa {

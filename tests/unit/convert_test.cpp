@@ -5,6 +5,7 @@
 
 #include <cmath>
 
+#include "io/json_value.h"
 #include "support/expect_error.h"
 #include "support/temp_dir.h"
 #include "support/tiny_llama.h"

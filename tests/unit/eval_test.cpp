@@ -6,6 +6,7 @@
 #include <functional>
 
 #include "gqa/error.h"
+#include "io/json_value.h"
 #include "support/naive_llama.h"
 #include "support/temp_dir.h"
 

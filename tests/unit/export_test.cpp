@@ -4,6 +4,7 @@
 
 #include "convert/card.h"
 #include "gqa/convert.h"
+#include "io/json_value.h"
 #include "support/expect_error.h"
 #include "support/temp_dir.h"
 #include "support/tiny_llama.h"

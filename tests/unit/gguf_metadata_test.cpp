@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "gqa/gguf.h"
+#include "io/json_value.h"
 #include "support/expect_error.h"
 #include "support/read_gguf.h"
 #include "support/small_tokenizers.h"

@@ -10,6 +10,7 @@
 
 #include "convert/gguf_elements.h"
 #include "convert/gguf_metadata.h"
+#include "io/json_value.h"
 #include "support/expect_error.h"
 #include "support/read_gguf.h"
 #include "support/temp_dir.h"

@@ -1,6 +1,7 @@
 // KV heads that differ between layers, and unequal groups: how config.json says them, and that the
 // runner does nothing else where they are equal. model_test compares with double precision.
 #include "gqa/model.h"
+#include "io/json_value.h"
 #include "support/config_case.h"
 #include "support/tiny_llama.h"
 

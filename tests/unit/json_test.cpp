@@ -1,4 +1,4 @@
-#include "io/json.h"
+#include "io/json_value.h"
 
 #include <fmt/core.h>
 #include <gtest/gtest.h>

@@ -5,6 +5,7 @@
 #include "convert/kv_rank.h"
 #include "gqa/convert.h"
 #include "gqa/inspect.h"
+#include "io/json_value.h"
 #include "io/key_directions.h"
 #include "support/change_heads.h"
 #include "support/expect_error.h"

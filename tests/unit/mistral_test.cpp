@@ -1,4 +1,5 @@
 // What Mistral has of its own.
+#include "io/json_value.h"
 #include "support/config_case.h"
 
 namespace gqa {

@@ -6,6 +6,7 @@
 #include "convert/modelling_code.h"
 #include "gqa/convert.h"
 #include "gqa/inspect.h"
+#include "io/json_value.h"
 #include "support/expect_error.h"
 #include "support/naive_llama.h"
 #include "support/temp_dir.h"

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "gqa/convert.h"
+#include "io/json_value.h"
 #include "io/sha256.h"
 #include "support/expect_error.h"
 #include "support/temp_dir.h"

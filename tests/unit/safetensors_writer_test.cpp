@@ -10,7 +10,7 @@
 #include <cstring>
 
 #include "io/checkpoint.h"
-#include "io/json.h"
+#include "io/json_value.h"
 #include "support/expect_error.h"
 #include "support/files.h"
 #include "support/temp_dir.h"

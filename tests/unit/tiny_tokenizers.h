@@ -10,7 +10,7 @@
 
 #include "gqa/error.h"
 #include "gqa/tokenizer.h"
-#include "io/json.h"
+#include "io/json_value.h"
 #include "support/files.h"
 #include "support/temp_dir.h"
 #include "tokenizer/byte_level.h"

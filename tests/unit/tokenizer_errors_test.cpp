@@ -4,6 +4,7 @@
 
 #include <functional>
 
+#include "io/json_value.h"
 #include "tiny_tokenizers.h"
 
 namespace gqa {

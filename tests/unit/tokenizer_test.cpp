@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "core/text.h"
+#include "io/json_value.h"
 #include "tiny_tokenizers.h"
 
 namespace gqa {

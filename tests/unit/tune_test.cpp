@@ -6,6 +6,7 @@
 
 #include <random>
 
+#include "io/json_value.h"
 #include "support/expect_error.h"
 #include "support/files.h"
 #include "support/temp_dir.h"

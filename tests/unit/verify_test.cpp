@@ -6,6 +6,7 @@
 
 #include "gqa/convert.h"
 #include "gqa/inspect.h"
+#include "io/json_value.h"
 #include "support/expect_error.h"
 #include "support/temp_dir.h"
 #include "support/tiny_llama.h"
