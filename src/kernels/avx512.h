@@ -1,6 +1,6 @@
-// AVX-512: the processor's. Tests on processors without it compile the sources that include this once
-// more, in a namespace of its own: GQA_EMULATE_AVX512 is then the header that has the same functions
-// in software.
+// AVX-512: the processor's. Tests on processors without it compile the sources that include this
+// once more, in a namespace of its own: GQA_EMULATE_AVX512 is then the header that has the same
+// functions in software.
 #pragma once
 
 #if defined(__x86_64__)

@@ -1,5 +1,5 @@
-// Per-target: register tiles of products of f32 rows and words that are decoded in registers. Included
-// once per instruction set, after load-inl.h.
+// Per-target: register tiles of products of f32 rows and words that are decoded in registers.
+// Included once per instruction set, after load-inl.h.
 
 HWY_BEFORE_NAMESPACE();
 namespace gqa::kernels::HWY_NAMESPACE {
@@ -77,14 +77,14 @@ struct AskingStep {
   }
 };
 
-/// Part of a word: elements [from, until) of those at row `word` of B, times rows of A. What else the
-/// word holds may be NaN, which no weight of 0 takes out. Seldom wanted, so one vector at a time and
-/// apart from tiles, which would take twice as long to compile with it. A chain of multiply-adds may
-/// rest in memory between two of its steps: its bits stay.
+/// Part of a word: elements [from, until) of those at row `word` of B, times rows of A. What else
+/// the word holds may be NaN, which no weight of 0 takes out. Seldom wanted, so one vector at a
+/// time and apart from tiles, which would take twice as long to compile with it. A chain of
+/// multiply-adds may rest in memory between two of its steps: its bits stay.
 template <class W>
-HWY_NOINLINE void PartOfWord(const float* a, int64_t rows, const W& b, const Layout& l, int64_t word,
-                             int from, int until, int64_t column, int64_t vectors, bool add,
-                             float* c) {
+HWY_NOINLINE void PartOfWord(const float* a, int64_t rows, const W& b, const Layout& l,
+                             int64_t word, int from, int until, int64_t column, int64_t vectors,
+                             bool add, float* c) {
   const F32 d;
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
   for (int64_t j = 0; j < vectors; ++j, column += lanes, c += lanes) {

@@ -1,6 +1,6 @@
 // What a unit that multiplies tiles does. There are two: the processor's (hardware_tiles.h), and
-// one in software for machines without (tests/emulated/tiles.h). Both have the same static functions, and
-// eight tiles for each thread:
+// one in software for machines without (tests/emulated/tiles.h). Both have the same static
+// functions, and eight tiles for each thread:
 //
 //   configure(shapes), release()   all tiles become 0; nothing else may come before the one or
 //                                  behind the other

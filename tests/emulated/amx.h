@@ -6,8 +6,8 @@
 namespace gqa::kernels {
 namespace hardware_avx512 {
 
-/// As amx_table() (kernels/amx.h), by tiles in software (emulated/tiles.h): every bit as AMX gives it,
-/// slowly. `base` is a table of a processor with AVX-512.
+/// As amx_table() (kernels/amx.h), by tiles in software (emulated/tiles.h): every bit as AMX gives
+/// it, slowly. `base` is a table of a processor with AVX-512.
 const Table& emulated_amx_table(const Table& base);
 
 }  // namespace hardware_avx512

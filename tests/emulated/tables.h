@@ -8,7 +8,8 @@
 
 namespace gqa::kernels {
 
-/// What stands for processors with AMX and with AVX-512 VNNI: the first has tiles. Empty without AVX2.
+/// What stands for processors with AMX and with AVX-512 VNNI: the first has tiles. Empty without
+/// AVX2.
 std::span<const Table* const> emulated_tables();
 /// The best table but for products of bf16, which are in software.
 const Table& emulated_pairs_table();

@@ -13,8 +13,8 @@
 #include <vector>
 
 #include "core/half.h"
-#include "gqa/error.h"
 #include "emulated/tiles.h"
+#include "gqa/error.h"
 
 namespace gqa::kernels {
 namespace {
