@@ -100,7 +100,7 @@ function(gqa_install_completion shell file folder)
   install(FILES ${script} DESTINATION ${CMAKE_INSTALL_DATAROOTDIR}/${folder} COMPONENT gqa_program)
 endfunction()
 
-if(GQA_PROGRAM AND NOT CMAKE_CROSSCOMPILING AND EXISTS ${PROJECT_SOURCE_DIR}/cli/completion.cpp)
+if(GQA_PROGRAM AND NOT CMAKE_CROSSCOMPILING)
   gqa_install_completion(bash gqa bash-completion/completions)
   gqa_install_completion(zsh _gqa zsh/vendor-completions)
 endif()

@@ -2,7 +2,7 @@
 # ./dev demo, which sources this: what it will do and about how long that takes, then the doing.
 
 # Seconds of one core, measured on an AMD EPYC on which yardstick() took 104 ms. Both scale with that.
-readonly demo_compile_ms=6600 # a source file
+readonly demo_compile_ms=3500 # a source file
 readonly demo_convert_ms=335000
 readonly demo_yardstick_us=104000
 
